@@ -1,0 +1,87 @@
+"""mcpfast: a production MCP server framework whose hot path is compiled.
+
+    from mcpfast import MCPServer, Context
+
+Names are imported when first used, so that a stdio server starts in an instant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "MCPServer": "mcpfast.server.app",
+    "Context": "mcpfast.server.context",
+    "CacheHint": "mcpfast.server.answers",
+    "KeyRing": "mcpfast.server.sealed",
+    "Client": "mcpfast.client",
+    "Limits": "mcpfast.limits",
+    "McpFastError": "mcpfast.errors",
+    "MCPError": "mcpfast.errors",
+    "ToolError": "mcpfast.errors",
+    "ResourceNotFound": "mcpfast.errors",
+    "RegistrationError": "mcpfast.errors",
+    "Image": "mcpfast.server.content",
+    "Audio": "mcpfast.server.content",
+    "ToolResult": "mcpfast.server.content",
+    "Message": "mcpfast.server.content",
+    "UserMessage": "mcpfast.server.content",
+    "AssistantMessage": "mcpfast.server.content",
+    "AcceptedElicitation": "mcpfast.server.forms",
+    "DeclinedElicitation": "mcpfast.server.forms",
+    "CancelledElicitation": "mcpfast.server.forms",
+    "types": "mcpfast.protocol",
+}
+
+if TYPE_CHECKING:
+    from mcpfast.client import Client
+    from mcpfast.errors import McpFastError, MCPError, RegistrationError, ResourceNotFound, ToolError
+    from mcpfast.limits import Limits
+    from mcpfast.protocol import types
+    from mcpfast.server.answers import CacheHint
+    from mcpfast.server.app import MCPServer
+    from mcpfast.server.content import AssistantMessage, Audio, Image, Message, ToolResult, UserMessage
+    from mcpfast.server.context import Context
+    from mcpfast.server.forms import AcceptedElicitation, CancelledElicitation, DeclinedElicitation
+    from mcpfast.server.sealed import KeyRing
+
+__all__ = [
+    "AcceptedElicitation",
+    "AssistantMessage",
+    "Audio",
+    "CacheHint",
+    "CancelledElicitation",
+    "Client",
+    "Context",
+    "DeclinedElicitation",
+    "Image",
+    "KeyRing",
+    "Limits",
+    "MCPError",
+    "MCPServer",
+    "McpFastError",
+    "Message",
+    "RegistrationError",
+    "ResourceNotFound",
+    "ToolError",
+    "ToolResult",
+    "UserMessage",
+    "types",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'mcpfast' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = import_module("mcpfast.protocol.types") if name == "types" else getattr(import_module(home), name)
+    globals()[name] = value  # found once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

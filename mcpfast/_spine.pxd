@@ -1,0 +1,127 @@
+# cython: language_level=3
+"""The way of one message, table of contents.
+
+    Wire      the prepared bytes of one revision
+    Entry     a tool, as the hot way needs it
+    Request   one request of a client that outlives the bytes it came in
+    Engine    what the channels of one server on one loop share
+    Channel   one connection: lines in, calls, answers out
+    Batch     the answers of a JSON-RPC batch, until the last is there
+"""
+from cpython.object cimport PyObject
+from libc.stdint cimport uint32_t
+
+from mcpfast._calls cimport Carrier, Carriers, Source
+from mcpfast._core cimport Block, Blocks, Inbox, Outbox, Table, frame_t, span_t
+
+
+cdef class Wire:
+    cdef readonly str revision
+    cdef readonly int index
+    cdef readonly bint modern
+    cdef readonly bytes version  # raw JSON of the revision, as `_meta` names it
+    cdef bytes text_open, text_close, both_open, both_close
+    cdef readonly bint structured
+
+
+cdef enum Kind:
+    KIND_BODY = 0    # the handler gives the result's JSON
+    KIND_TEXT = 1    # a str, as text and structured content
+    KIND_ENCODE = 2  # anything else: encode(value, wire) gives the result's JSON
+
+
+cdef class Entry:
+    cdef readonly str name
+    cdef readonly object owner
+    cdef object fn, decode, encode
+    cdef tuple fields, keywords
+    cdef readonly int context_at
+    cdef readonly int kind
+    cdef public bint fast
+    cdef public bint own_task
+    cdef bint inline
+    cdef int dirty
+
+
+cdef class Request:
+    cdef readonly Channel channel
+    cdef readonly bytes id
+    cdef readonly str method
+    cdef readonly bytes params
+    cdef readonly bytes progress_token
+    cdef readonly bytes version
+    cdef public Wire wire
+    cdef public Entry entry
+    cdef readonly object task
+    cdef readonly object cancelled
+    cdef readonly bint alive
+    cdef readonly size_t bytes_in
+    cdef public object state
+    cdef public double started_s
+    cdef Batch batch
+
+
+cdef class Batch:
+    cdef Channel channel
+    cdef list parts
+    cdef Py_ssize_t pending
+    cdef bint sealed
+    cdef int add(self, bytes part) except -1
+    cdef int send_if_whole(self) except -1
+
+
+cdef class Engine:
+    cdef readonly object loop, upper
+    cdef readonly Carriers carriers
+    cdef readonly Blocks blocks
+    cdef readonly Table tools
+    cdef readonly tuple modern_wires
+    cdef Wire modern_wire
+    cdef Table log_levels
+    cdef object route, notice, response, malformed, batch, failed, refused, make_context, plain
+    cdef public object observer
+    cdef public bint closing
+    cdef readonly int depth_max
+    cdef readonly size_t frame_bytes_max, id_bytes_max, output_high_bytes, output_low_bytes, output_bytes_max
+    cdef readonly Py_ssize_t connection_calls_max
+    cdef Entry routed
+    cdef char* spare
+    cdef size_t spare_size
+
+
+cdef class Channel(Source):
+    cdef readonly Engine engine
+    cdef Inbox inbox
+    cdef Outbox outbox
+    cdef int read_fd, write_fd
+    cdef bint is_socket, watchable, reading, turning, writing, corked, held, flushing
+    cdef readonly bint closed, ended_input
+    cdef public Wire wire  # negotiated by `initialize`; None before
+    cdef public object session
+    cdef public object owner  # the transport: told of `input_ended()`, `calls_ended()` and `lost(reason)`
+    cdef dict in_flight
+    cdef Batch batch
+    cdef readonly size_t reads  # grows with every read: what the idle sweep looks at
+    cdef Block submitted
+    cdef int message(self, Carrier carrier, frame_t* frame, size_t bytes_in) except -1
+    cdef Wire wire_of(self, frame_t* frame)
+    cdef int call(self, Carrier carrier, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1
+    cdef int run(self, Carrier carrier, Entry entry, Wire wire, span_t id, Request request, PyObject* coroutine, frame_t* frame, size_t bytes_in) except -1
+    cdef int other(self, Carrier carrier, frame_t* frame, size_t bytes_in) except -1
+    cdef int serve(self, Carrier carrier, Request request) except -1
+    cdef int unusual(self, int kind, frame_t* frame, const char* at, size_t count) except -1
+    cdef Request request_of(self, frame_t* frame, Entry entry, Wire wire, size_t bytes_in)
+    cdef int register(self, Request request, object task) except -1
+    cdef int answer(self, span_t id, Request request, Entry entry, Wire wire, PyObject* value) except -1
+    cdef int put_text(self, span_t id, Wire wire, const char* text, Py_ssize_t count) except -1
+    cdef int open_line(self, span_t id, size_t more) except -1
+    cdef int answer_and_drop(self, span_t id, Request request, Entry entry, Wire wire, PyObject* value) except -1
+    cdef int put(self, bytes line) except -1
+    cdef int received(self, size_t count) except -1
+    cdef int put_line(self, span_t id, bytes tail) except -1
+    cdef int fail(self, span_t id, Request request, Entry entry, Wire wire, object error) except -1
+    cdef int over(self, Request request, size_t mark, str outcome) except -1
+    cdef int pump(self) except -1
+    cdef int flush_soon(self) except -1
+    cdef int flush(self) except -1
+    cdef int stop_reading(self) except -1

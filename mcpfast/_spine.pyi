@@ -1,0 +1,139 @@
+"""Stubs of the spine: the way of one message."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from typing_extensions import Buffer
+
+from mcpfast._calls import Carriers, Source
+from mcpfast._core import Blocks, Table
+from mcpfast.limits import Limits
+
+BODY: int
+TEXT: int
+ENCODE: int
+
+class Wire:
+    revision: str
+    index: int
+    modern: bool
+    version: bytes
+    structured: bool
+    def __init__(
+        self,
+        revision: str,
+        index: int,
+        modern: bool,
+        structured: bool,
+        text_open: bytes,
+        text_close: bytes,
+        both_open: bytes,
+        both_close: bytes,
+    ) -> None: ...
+
+class Entry:
+    name: str
+    owner: Any
+    context_at: int
+    kind: int
+    fast: bool
+    own_task: bool
+    def __init__(
+        self,
+        name: str,
+        owner: Any,
+        fn: Callable[..., Any] | None,
+        decode: Callable[[Any], Any] | None,
+        fields: tuple[str, ...],
+        keywords: tuple[str, ...] = (),
+        context_at: int = -1,
+        kind: int = 2,
+        encode: Callable[[Any, Wire], bytes] | None = None,
+        fast: bool = True,
+        own_task: bool = False,
+        inline: bool = False,
+    ) -> None: ...
+
+class Request:
+    channel: Channel
+    id: bytes
+    method: str
+    params: bytes | None
+    progress_token: bytes | None
+    version: bytes | None
+    wire: Wire
+    entry: Entry
+    task: asyncio.Task[Any] | None
+    cancelled: str | None
+    alive: bool
+    bytes_in: int
+    state: Any
+    started_s: float
+    def cancel(self, reason: str | None) -> bool: ...
+
+class Batch:
+    def __init__(self, channel: Channel) -> None: ...
+    def seal(self) -> None: ...
+
+class Engine:
+    loop: asyncio.AbstractEventLoop
+    upper: Any
+    carriers: Carriers
+    blocks: Blocks
+    tools: Table
+    modern_wires: tuple[Wire, ...]
+    observer: Any
+    closing: bool
+    depth_max: int
+    frame_bytes_max: int
+    id_bytes_max: int
+    output_high_bytes: int
+    output_low_bytes: int
+    output_bytes_max: int
+    connection_calls_max: int
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        upper: Any,
+        carriers: Carriers,
+        tools: Table,
+        modern_wires: tuple[Wire, ...],
+        log_levels: Table,
+        limits: Limits,
+    ) -> None: ...
+
+class Channel(Source):
+    engine: Engine
+    closed: bool
+    ended_input: bool
+    wire: Wire | None
+    session: Any
+    owner: Any
+    reads: int
+    @property
+    def calls(self) -> int: ...
+    @property
+    def idle(self) -> bool: ...
+    @property
+    def waiting_bytes(self) -> int: ...
+    def __init__(
+        self, engine: Engine, read_fd: int, write_fd: int, is_socket: bool, owner: Any, watchable: bool = True
+    ) -> None: ...
+    def start_reading(self) -> None: ...
+    def read_piece(self) -> None: ...
+    def on_readable(self) -> None: ...
+    def on_writable(self) -> None: ...
+    def feed(self, data: Buffer) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def end_input(self) -> None: ...
+    def submit(self, line: bytes, batch: Batch | None) -> None: ...
+    def new_batch(self) -> Batch: ...
+    def find(self, id: bytes) -> Request | None: ...
+    def requests(self) -> list[Request]: ...
+    def cancel_calls(self, reason: str) -> None: ...
+    def send(self, line: bytes) -> None: ...
+    def flush_now(self) -> None: ...
+    def lose(self, number: int) -> None: ...
+    def close(self) -> None: ...

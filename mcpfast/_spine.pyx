@@ -1,0 +1,810 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The way of one message, from top to bottom:
+
+    on_readable   bytes are read into a block                              (system call 1)
+    pump          whole lines are handled, inside a warm Task              (_calls)
+    drain         one line after the other: scan_frame, once, strictly     (_scan.h)
+    message       who: which era, which revision;  may it;  look up
+    call          arguments (msgspec, from the block), handler, first step
+    answer        the result behind prepared bytes, into the outbox
+    flush         everything of this batch in one write                    (system call 2)
+
+What is not a plain `tools/call` leaves at `message` for `other`: the same stations, decided in Python (the `upper` room, see
+server/dispatch.py). Every doubt goes there too, so that each refusal has one author.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_CheckExact
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdlib cimport free
+from libc.string cimport memchr, memcmp, memcpy
+
+from mcpfast._calls cimport DRAINED, WAITS
+from mcpfast._core cimport (
+    SCAN_ARRAY, SCAN_BAD, SCAN_BLANK, SCAN_DEEP, SCAN_META, SCAN_ODD, SCAN_OK, SCAN_SCALAR, Block,
+    scan_frame, scan_is_id, scan_write_string, span_bytes,
+)
+
+cdef extern from "unistd.h" nogil:
+    ssize_t read(int, void*, size_t)
+    ssize_t write(int, const void*, size_t)
+
+cdef extern from "sys/socket.h" nogil:
+    ssize_t recv(int, void*, size_t, int)
+    ssize_t send(int, const void*, size_t, int)
+    enum:
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+
+cdef extern from "Python.h":
+    int PyIter_Send(PyObject*, PyObject*, PyObject**)
+    PyObject* PyObject_Vectorcall(PyObject*, PyObject**, size_t, PyObject*)
+    PyObject* PyObject_GetAttr(PyObject*, PyObject*)
+    const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
+    void Py_DECREF(PyObject*)
+    void Py_INCREF(PyObject*)
+    void Py_XDECREF(PyObject*)
+    size_t PY_VECTORCALL_ARGUMENTS_OFFSET
+    PyObject* Py_None
+
+cdef enum:
+    ARGUMENTS_MAX = 64       # parameters of a handler that the hot way passes; tools with more take the other
+    TEXT_CHUNK = 1 << 14     # text is escaped in pieces of this size, so that room is asked for what is really there
+    DIRTY_MAX = 3            # a tool that left its Task unclean this often gets Tasks of its own
+
+BODY, TEXT, ENCODE = KIND_BODY, KIND_TEXT, KIND_ENCODE  # for the rooms above
+
+cdef bytes PREFIX = b'{"jsonrpc":"2.0","id":'
+cdef bytes RESULT = b',"result":'
+cdef bytes END = b"}\n"
+cdef bytes NO_ARGUMENTS = b"{}"
+cdef bytes VERSION_2 = b'"2.0"'
+cdef bytes TOOLS_CALL = b'"tools/call"'
+
+
+cdef int raise_pending() except -1:
+    "The error that a C call left set, as an exception."
+    return -1
+
+
+cdef inline bint same(span_t span, bytes text) noexcept:
+    return span.len == <size_t>PyBytes_GET_SIZE(text) and memcmp(span.at, PyBytes_AS_STRING(text), span.len) == 0
+
+
+cdef inline span_t span_of(bytes text) noexcept:
+    cdef span_t span
+    span.at, span.len = PyBytes_AS_STRING(text), <uint32_t>PyBytes_GET_SIZE(text)
+    return span
+
+
+@cython.final
+cdef class Wire:
+    """The prepared bytes of one revision: what stands before, between and behind the two copies of a text result."""
+
+    def __init__(self, str revision, int index, bint modern, bint structured, bytes text_open, bytes text_close,
+                 bytes both_open, bytes both_close):
+        self.revision, self.index, self.modern, self.structured = revision, index, modern, structured
+        self.version = b'"' + revision.encode() + b'"'
+        self.text_open, self.text_close = text_open, text_close
+        self.both_open, self.both_close = both_open, both_close
+
+
+@cython.final
+cdef class Entry:
+    """A tool as the hot way needs it.
+
+    `decode(buffer)` gives an object with the attributes `fields`, which are what `fn` is called with, in this order; the last
+    ones under the names `keywords`. `context_at` is where among them a Context goes, or -1. `kind` says how a value becomes a
+    result. `fast` False sends every call of it the other way; `inline` says that `fn` is no coroutine function.
+    """
+
+    def __init__(self, str name, owner, fn, decode, tuple fields, tuple keywords=(), int context_at=-1, int kind=KIND_ENCODE,
+                 encode=None, bint fast=True, bint own_task=False, bint inline=False):
+        self.name, self.owner, self.fn, self.decode, self.encode = name, owner, fn, decode, encode
+        self.fields, self.keywords = fields, keywords or None
+        self.context_at, self.kind, self.own_task, self.inline = context_at, kind, own_task, inline
+        self.fast = fast and len(fields) < ARGUMENTS_MAX
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Request:
+    """One request of a client that outlives the bytes it came in.
+
+    `id`, `progress_token` and `version` (as `_meta` names it) are raw JSON, `params` the raw JSON object; None for absent. `cancelled` is None or the reason, and then
+    nothing is answered any more; `alive` ends with the answer. `state` is the upper room's.
+    """
+
+    def cancel(self, reason):
+        """Cancels the Task behind it; False when it is over. From now on the client is sent nothing for it."""
+        if not self.alive or self.cancelled is not None:
+            return False
+        self.cancelled = reason or "cancelled"
+        if self.task is not None:
+            self.task.cancel()
+        return True
+
+
+@cython.final
+cdef class Batch:
+    """The answers of one JSON-RPC batch (2025-03-26): they leave as one array when the last is there."""
+
+    def __init__(self, Channel channel not None):
+        self.channel = channel
+        self.parts = []
+
+    cdef int add(self, bytes part) except -1:
+        self.parts.append(part)
+        return 0
+
+    def seal(self):
+        """No further message belongs to it."""
+        self.sealed = True
+        self.send_if_whole()
+
+    cdef int send_if_whole(self) except -1:
+        if self.sealed and self.pending == 0 and self.parts:
+            self.channel.send(b"[" + b",".join(self.parts) + b"]\n")
+            self.parts.clear()
+        return 0
+
+
+@cython.final
+cdef class Engine:
+    """What the channels of one server on one loop share. `upper` decides what is not hot; its methods are bound once.
+
+    upper.route(request) -> bytes | coroutine | None      upper.failed(request, entry, wire, error) -> bytes | None
+    upper.notice(channel, method, params)                 upper.refused(entry, wire, error) -> bytes
+    upper.response(channel, id, result, error)            upper.malformed(channel, why, id, line) -> bytes | None
+    upper.batch(channel, raw)                             upper.make_context(request) -> object
+    upper.plain(line) -> bytes | None                     upper.text(raw) -> str
+    """
+
+    def __init__(self, loop, upper, Carriers carriers not None, Table tools not None, tuple modern_wires not None,
+                 Table log_levels not None, limits):
+        self.loop, self.upper, self.carriers, self.tools = loop, upper, carriers, tools
+        self.modern_wires, self.log_levels = modern_wires, log_levels
+        self.modern_wire = <Wire>modern_wires[0] if modern_wires else None
+        self.blocks = Blocks()
+        self.route, self.notice, self.response = upper.route, upper.notice, upper.response
+        self.malformed, self.batch, self.failed = upper.malformed, upper.batch, upper.failed
+        self.refused, self.make_context, self.plain = upper.refused, upper.make_context, upper.plain
+        self.depth_max = limits.depth_max
+        self.frame_bytes_max, self.id_bytes_max = limits.frame_bytes_max, limits.id_bytes_max
+        self.output_high_bytes, self.output_low_bytes = limits.output_high_bytes, limits.output_low_bytes
+        self.output_bytes_max = limits.output_bytes_max
+        self.connection_calls_max = limits.connection_calls_max
+        self.routed = Entry("", None, None, None, (), kind=KIND_BODY)
+
+    def __dealloc__(self):
+        free(self.spare)
+
+
+@cython.final
+cdef class Channel(Source):
+    """One connection over a pair of descriptors that do not block (a socket may: it is asked not to, call by call)."""
+
+    def __init__(self, Engine engine not None, int read_fd, int write_fd, bint is_socket, owner, bint watchable=True):
+        self.engine, self.owner, self.watchable = engine, owner, watchable
+        self.read_fd, self.write_fd, self.is_socket = read_fd, write_fd, is_socket
+        self.inbox = Inbox(engine.blocks, engine.frame_bytes_max)
+        self.outbox = Outbox()
+
+    # ------------------------------------------------------------------------------------------ bytes in
+
+    def on_readable(self):
+        """The loop's callback: reads once, handles every whole line, writes once."""
+        cdef char* at = NULL
+        cdef size_t room
+        cdef ssize_t count
+        if self.held or self.closed:
+            return
+        room = self.inbox.room(&at)
+        count = recv(self.read_fd, at, room, MSG_DONTWAIT) if self.is_socket else read(self.read_fd, at, room)
+        if count <= 0:
+            self.inbox.settle()
+            if count < 0 and (errno == EAGAIN or errno == EINTR):
+                return
+            if count < 0:
+                self.lose(errno)
+            else:
+                self.end_input()
+            return
+        self.received(count)
+
+    cdef int received(self, size_t count) except -1:
+        cdef int state = self.inbox.commit(count)
+        self.reads += 1
+        if state:
+            self.pump()
+        return 0
+
+    def feed(self, data):
+        """Bytes that somebody else read (a thread, where a descriptor cannot be watched)."""
+        cdef char* at = NULL
+        cdef const unsigned char[::1] bytes_in = data
+        cdef size_t done = 0, total = bytes_in.shape[0], room
+        while done < total and not self.closed:
+            room = min(self.inbox.room(&at), total - done)
+            memcpy(at, &bytes_in[done], room)
+            done += room
+            self.received(room)
+
+    def start_reading(self):
+        """From now on input is read as it comes; a file, which no loop can watch, piece by piece at each turn."""
+        self.reading = True
+        if self.watchable:
+            self.engine.loop.add_reader(self.read_fd, self.on_readable)
+        elif not self.turning:
+            self.turning = True
+            self.engine.loop.call_soon(self.read_piece)
+
+    def read_piece(self):
+        """The next piece of a file."""
+        self.on_readable()
+        self.turning = self.reading and not self.closed
+        if self.turning:
+            self.engine.loop.call_soon(self.read_piece)
+
+    cdef int stop_reading(self) except -1:
+        if self.reading:
+            self.reading = False
+            if self.watchable:
+                self.engine.loop.remove_reader(self.read_fd)
+        return 0
+
+    def pause(self):
+        """Nothing more is read; what is in flight goes on."""
+        self.stop_reading()
+
+    def end_input(self):
+        """The peer sends nothing more. A last line that lacks its newline counts as whole: `printf` writes such."""
+        if self.ended_input or self.closed:
+            return
+        self.stop_reading()
+        if self.inbox.end > self.inbox.ready:
+            self.feed(b"\n")
+        self.ended_input = True
+        self.owner.input_ended()
+
+    # ------------------------------------------------------------------------------------------ lines
+
+    cdef int pump(self) except -1:
+        "Every whole line there is, as long as the client takes the answers."
+        cdef Engine engine = self.engine
+        cdef Carriers carriers = engine.carriers
+        cdef Carrier carrier
+        cdef size_t before
+        self.corked = True
+        try:
+            while self.inbox.start < self.inbox.ready and not self.closed:
+                if self.outbox.waiting() > engine.output_high_bytes:
+                    self.flush()
+                    if self.outbox.waiting() > engine.output_high_bytes:
+                        break  # on_writable goes on
+                if not carriers.warm:
+                    self.drain(None)
+                    continue
+                carrier = carriers.take()
+                if carrier is None:
+                    carriers.grow()
+                    self.held = True
+                    engine.loop.call_soon(self.resume)
+                    break
+                before = self.inbox.start
+                carriers.wake(carrier, self)
+                if self.inbox.start == before and self.outbox.waiting() <= engine.output_high_bytes:
+                    raise RuntimeError("a warm Task did not take the line it was woken for")
+            if self.inbox.skipping and self.inbox.end > self.inbox.ready:
+                self.unusual(SCAN_BAD, NULL, self.inbox.block.data + self.inbox.ready, self.inbox.end - self.inbox.ready)
+                self.inbox.refuse()
+            self.inbox.settle()
+        finally:
+            self.corked = False
+        self.flush()
+        return 0
+
+    def resume(self):
+        """After new warm Tasks were made, or the client took answers again."""
+        self.held = False
+        if not self.closed:
+            self.pump()
+
+    cdef int drain(self, Carrier carrier) except -1:
+        cdef Engine engine = self.engine
+        cdef Inbox inbox = self.inbox
+        cdef frame_t frame
+        cdef const char* at
+        cdef const char* end = NULL
+        cdef int kind
+        cdef size_t count
+        while inbox.start < inbox.ready and not self.closed:
+            if self.outbox.waiting() > engine.output_high_bytes:
+                return DRAINED
+            at = inbox.block.data + inbox.start
+            kind = scan_frame(at, engine.depth_max, &frame, &end)
+            if kind == SCAN_BAD:
+                end = <const char*>memchr(at, c"\n", inbox.ready - inbox.start)
+            count = end - at
+            inbox.start += count + 1
+            if kind == SCAN_OK and count <= engine.frame_bytes_max and not frame.flags & SCAN_ODD:
+                if self.message(carrier, &frame, count) == WAITS:
+                    return WAITS
+                if carrier is not None and carrier.retired:
+                    return DRAINED
+            elif kind != SCAN_BLANK:
+                self.unusual(kind, &frame, at, count)
+        return DRAINED
+
+    # ------------------------------------------------------------------------------------------ one message
+
+    cdef int message(self, Carrier carrier, frame_t* frame, size_t bytes_in) except -1:
+        cdef Engine engine = self.engine
+        cdef PyObject* found
+        cdef Entry entry
+        cdef Wire wire
+        if (same(frame.method, TOOLS_CALL) and frame.id.at != NULL and (frame.flags | SCAN_META) == SCAN_META
+                and frame.name.at != NULL and frame.name.at[0] == c'"' and same(frame.jsonrpc, VERSION_2)
+                and scan_is_id(frame.id) and frame.id.len <= engine.id_bytes_max
+                and (frame.arguments.at == NULL or frame.arguments.at[0] == c"{")):
+            wire = self.wire_of(frame)
+            if wire is not None:
+                found = engine.tools.find(frame.name.at + 1, frame.name.len - 2)
+                if found != NULL:
+                    entry = <Entry>found
+                    if entry.fast and not self.in_flight:
+                        return self.call(carrier, entry, wire, frame, bytes_in)
+                    if (entry.fast and len(self.in_flight) < engine.connection_calls_max
+                            and span_bytes(frame.id) not in self.in_flight):
+                        return self.call(carrier, entry, wire, frame, bytes_in)
+        return self.other(carrier, frame, bytes_in)
+
+    cdef Wire wire_of(self, frame_t* frame):
+        "The revision that this request speaks, where that is plain; None sends it the other way."
+        cdef Wire wire = self.wire
+        if frame.version.at != NULL:
+            if (frame.capabilities.at == NULL or frame.capabilities.at[0] != c"{"
+                    or (frame.log_level.at != NULL and self.engine.log_levels.find(frame.log_level.at, frame.log_level.len) == NULL)):
+                return None
+            wire = self.engine.modern_wire
+            if not same(frame.version, wire.version):
+                for wire in self.engine.modern_wires:
+                    if same(frame.version, wire.version):
+                        break
+                else:
+                    return None
+        if frame.progress_token.at != NULL and not scan_is_id(frame.progress_token):
+            return None
+        return wire
+
+    cdef int call(self, Carrier carrier, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1:
+        "Arguments and handler. Whatever a handler raises ends in `fail`, never here."
+        cdef Block block = self.inbox.block if self.submitted is None else self.submitted
+        cdef PyObject* argv[ARGUMENTS_MAX + 1]
+        cdef PyObject* result
+        cdef Py_ssize_t count = 0, i, fields = len(entry.fields)
+        cdef Request request = None
+        cdef bint complete = True
+        if frame.arguments.at != NULL:
+            block.window_at, block.window_len = frame.arguments.at, frame.arguments.len
+        else:
+            block.window_at, block.window_len = PyBytes_AS_STRING(NO_ARGUMENTS), 2
+        argv[1] = <PyObject*>block
+        result = PyObject_Vectorcall(<PyObject*>entry.decode, &argv[1], 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+        if result == NULL:
+            try:
+                raise_pending()
+            except Exception as error:
+                return self.put_line(frame.id, self.engine.refused(entry, wire, error))
+        arguments = <object>result
+        Py_DECREF(result)
+        try:
+            if entry.context_at >= 0 or self.engine.observer is not None or carrier is None or entry.own_task:
+                request = self.request_of(frame, entry, wire, bytes_in)
+            for i in range(fields + (entry.context_at >= 0)):
+                if i == entry.context_at:
+                    context = self.engine.make_context(request)
+                    Py_INCREF(<PyObject*>context)
+                    argv[i + 1] = <PyObject*>context
+                else:
+                    argv[i + 1] = PyObject_GetAttr(<PyObject*>arguments, <PyObject*>entry.fields[i - (0 <= entry.context_at < i)])
+                    if argv[i + 1] == NULL:
+                        complete = False
+                        break
+                count += 1
+            if complete:
+                result = PyObject_Vectorcall(
+                    <PyObject*>entry.fn, &argv[1],
+                    (count - (0 if entry.keywords is None else len(entry.keywords))) | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                    <PyObject*>entry.keywords if entry.keywords is not None else NULL)
+            else:
+                result = NULL
+            while count:
+                Py_DECREF(argv[count])
+                count -= 1
+            if result == NULL:
+                raise_pending()
+        except BaseException as error:
+            return self.fail(frame.id, request, entry, wire, error)
+        if entry.inline:
+            return self.answer_and_drop(frame.id, request, entry, wire, result)
+        return self.run(carrier, entry, wire, frame.id, request, result, frame, bytes_in)
+
+    cdef int run(self, Carrier carrier, Entry entry, Wire wire, span_t id, Request request, PyObject* coroutine,
+                 frame_t* frame, size_t bytes_in) except -1:
+        "The handler's first step, inside the carrier's Task; or a Task of its own, where it wants or needs one."
+        cdef PyObject* result = NULL
+        cdef int outcome
+        owned = <object>coroutine
+        Py_DECREF(coroutine)
+        if carrier is None or entry.own_task:
+            self.register(request, self.engine.carriers.spawn(self, owned, request))
+            return DRAINED
+        outcome = PyIter_Send(coroutine, Py_None, &result)
+        if outcome == 1:
+            waits_for = <object>result
+            Py_DECREF(result)
+            if request is None:
+                request = self.request_of(frame, entry, wire, bytes_in)
+            self.register(request, carrier.task)
+            carrier.carry(owned, waits_for, request)
+            return WAITS
+        if outcome < 0:
+            try:
+                raise_pending()
+            except BaseException as error:
+                self.fail(id, request, entry if request is None else request.entry, wire, error)
+        else:
+            self.answer_and_drop(id, request, entry if request is None else request.entry, wire, result)
+        if not carrier.clean():
+            carrier.retired = True
+            entry.dirty += 1
+            if entry.dirty >= DIRTY_MAX:
+                entry.own_task = True
+        return DRAINED
+
+    cdef int ended(self, Carrier carrier, PyObject* value, object error) except -1:
+        "A call that waited, or had a Task of its own, is over."
+        cdef Request request = <Request>carrier.request
+        del self.in_flight[request.id]
+        if value != NULL:
+            self.answer(span_of(request.id), request, request.entry, request.wire, value)
+        else:
+            self.fail(span_of(request.id), request, request.entry, request.wire, error)
+        if not self.in_flight and (self.ended_input or self.engine.closing):
+            self.owner.calls_ended()
+        elif request.entry is not self.engine.routed and not carrier.retired and carrier.home is not None and not carrier.clean():
+            request.entry.dirty += 1
+            if request.entry.dirty >= DIRTY_MAX:
+                request.entry.own_task = True
+        return 0
+
+    # ------------------------------------------------------------------------------------------ what is not hot
+
+    cdef int other(self, Carrier carrier, frame_t* frame, size_t bytes_in) except -1:
+        cdef Engine engine = self.engine
+        cdef Request request
+        if frame.method.at == NULL:
+            if frame.id.at != NULL and (frame.result.at != NULL) != (frame.error.at != NULL):
+                engine.response(self, span_bytes(frame.id), span_bytes(frame.result), span_bytes(frame.error))
+            else:
+                self.unusual(SCAN_SCALAR, frame, NULL, 0)
+            return DRAINED
+        if not same(frame.jsonrpc, VERSION_2) or frame.method.at[0] != c'"':
+            return self.unusual(SCAN_SCALAR, frame, NULL, 0)
+        if frame.id.at == NULL:
+            if frame.params.at == NULL or frame.params.at[0] == c"{":
+                engine.notice(self, engine.upper.text(span_bytes(frame.method)), span_bytes(frame.params))
+            return DRAINED
+        if not scan_is_id(frame.id) or frame.id.len > engine.id_bytes_max:
+            frame.id.at = NULL
+            return self.unusual(SCAN_SCALAR, frame, NULL, 0)
+        request = self.request_of(frame, engine.routed, self.wire, bytes_in)
+        return self.serve(carrier, request)
+
+    cdef int serve(self, Carrier carrier, Request request) except -1:
+        """A request that `upper` decides: bytes are its result, None answers nothing, a coroutine gives what `request.entry` makes
+        a result of: bytes again, or, where `upper` put a tool there, the handler's value."""
+        cdef PyObject* raw
+        try:
+            outcome = self.engine.route(request)
+        except BaseException as error:
+            return self.fail(span_of(request.id), request, request.entry, request.wire, error)
+        if outcome is None:
+            return 0
+        if isinstance(outcome, bytes):
+            return self.answer(span_of(request.id), request, self.engine.routed, request.wire, <PyObject*>outcome)
+        raw = <PyObject*>outcome
+        Py_INCREF(raw)
+        return self.run(carrier, request.entry, request.wire, span_of(request.id), request, raw, NULL, 0)
+
+    cdef int unusual(self, int kind, frame_t* frame, const char* at, size_t count) except -1:
+        "No message as it should be: `upper` says what to answer, if anything. `frame` is NULL for a line not yet whole."
+        cdef bytes id = None, line
+        cdef bint too_long = frame == NULL or count > self.engine.frame_bytes_max
+        if frame != NULL and frame.id.at != NULL and scan_is_id(frame.id) and frame.id.len <= self.engine.id_bytes_max:
+            id = span_bytes(frame.id)
+        if kind == SCAN_ARRAY and not too_long and self.batch is None:
+            self.engine.batch(self, PyBytes_FromStringAndSize(at, count))
+            return 0
+        if kind == SCAN_OK and not too_long:  # odd: a full parser writes it anew, plainly
+            line = self.engine.plain(PyBytes_FromStringAndSize(at, count))
+            if line is not None:
+                self.submit(line, self.batch)
+                return 0
+        if too_long:
+            why = "long"
+        elif kind == SCAN_BAD:
+            why = "deep" if frame.flags & SCAN_DEEP else "json"
+        else:
+            why = "shape"
+        line = self.engine.malformed(self, why, id, PyBytes_FromStringAndSize(at, min(count, <size_t>4096)) if at != NULL else b"")
+        if line is not None:
+            if self.batch is not None:
+                self.batch.add(line.rstrip(b"\n"))
+            else:
+                self.put(line)
+        return 0
+
+    def submit(self, bytes line not None, Batch batch):
+        """One message as if it had come by itself; its answer goes to `batch`, or out. A call has a Task of its own."""
+        cdef frame_t frame
+        cdef const char* end = NULL
+        cdef Batch outer_batch = self.batch
+        cdef Block outer = self.submitted, block = Block(len(line) + 1)
+        cdef int kind
+        memcpy(block.data, PyBytes_AS_STRING(line), len(line))
+        block.data[len(line)] = c"\n"
+        kind = scan_frame(block.data, self.engine.depth_max, &frame, &end)
+        self.batch, self.submitted = batch, block
+        try:
+            if kind == SCAN_OK and (outer is not None or not frame.flags & SCAN_ODD):
+                self.message(None, &frame, len(line))
+            elif kind != SCAN_BLANK:
+                self.unusual(kind, &frame, block.data, len(line))
+        finally:
+            self.batch, self.submitted = outer_batch, outer
+
+    cdef Request request_of(self, frame_t* frame, Entry entry, Wire wire, size_t bytes_in):
+        cdef Request request = Request.__new__(Request)
+        request.channel = self
+        request.id = span_bytes(frame.id)
+        request.params = span_bytes(frame.params)
+        request.method = "tools/call" if entry is not self.engine.routed else self.engine.upper.text(span_bytes(frame.method))
+        request.progress_token = span_bytes(frame.progress_token)
+        request.version = span_bytes(frame.version)
+        request.entry, request.wire, request.bytes_in, request.alive = entry, wire, bytes_in, True
+        request.batch = self.batch
+        if self.batch is not None:
+            self.batch.pending += 1
+        if self.engine.observer is not None:
+            request.started_s = self.engine.loop.time()
+            self.engine.observer.request_started(request)
+        return request
+
+    cdef int register(self, Request request, object task) except -1:
+        "From now on a cancellation finds it by its id."
+        request.task = task
+        if self.in_flight is None:
+            self.in_flight = {}
+        self.in_flight[request.id] = request
+        return 0
+
+    def find(self, bytes id):
+        """The request in flight with this id (raw JSON), or None."""
+        return None if self.in_flight is None else self.in_flight.get(id)
+
+    def requests(self):
+        """The requests in flight, oldest first."""
+        return [] if self.in_flight is None else list(self.in_flight.values())
+
+    def new_batch(self):
+        """For the messages of one JSON-RPC batch; `seal` it behind the last."""
+        return Batch(self)
+
+    @property
+    def calls(self):
+        """Calls in flight."""
+        return 0 if self.in_flight is None else len(self.in_flight)
+
+    def cancel_calls(self, reason):
+        """Cancels every call in flight; none of them is answered."""
+        for request in self.requests():
+            request.cancel(reason)
+
+    # ------------------------------------------------------------------------------------------ answers
+
+    cdef int answer_and_drop(self, span_t id, Request request, Entry entry, Wire wire, PyObject* value) except -1:
+        held = <object>value
+        Py_DECREF(value)
+        return self.answer(id, request, entry, wire, value)
+
+    cdef int answer(self, span_t id, Request request, Entry entry, Wire wire, PyObject* value) except -1:
+        cdef size_t mark
+        cdef Py_ssize_t count = 0
+        cdef const char* text
+        if request is not None and request.cancelled is not None:
+            return self.over(request, self.outbox.waiting(), "cancelled")
+        mark = self.outbox.waiting()
+        try:
+            if entry.kind == KIND_TEXT and PyUnicode_CheckExact(<object>value):
+                text = PyUnicode_AsUTF8AndSize(<object>value, &count)
+                self.open_line(id, 0)
+                self.put_text(id, wire, text, count)
+            else:
+                body = <object>value if entry.kind == KIND_BODY else entry.encode(<object>value, wire)
+                if body is None:
+                    return self.over(request, mark, "cancelled")
+                self.open_line(id, PyBytes_GET_SIZE(body) + 16)
+                self.outbox.put(PyBytes_AS_STRING(RESULT), PyBytes_GET_SIZE(RESULT))
+                self.outbox.put(PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+                self.outbox.put(PyBytes_AS_STRING(END), 2)
+        except BaseException as error:
+            self.outbox.end = self.outbox.sent + mark
+            return self.fail(id, request, entry, wire, error)
+        return self.over(request, mark, "ok")
+
+    cdef int open_line(self, span_t id, size_t more) except -1:
+        "The front of an answer."
+        if self.outbox.data == NULL and self.engine.spare != NULL:
+            self.outbox.data, self.outbox.size = self.engine.spare, self.engine.spare_size
+            self.engine.spare = NULL
+        self.outbox.need(PyBytes_GET_SIZE(PREFIX) + id.len + more)
+        self.outbox.put(PyBytes_AS_STRING(PREFIX), PyBytes_GET_SIZE(PREFIX))
+        self.outbox.put(id.at, id.len)
+        return 0
+
+    cdef int put_text(self, span_t id, Wire wire, const char* text, Py_ssize_t count) except -1:
+        "A str result: as a text block and, where the revision has it, once more as structured content."
+        cdef Outbox outbox = self.outbox
+        cdef bytes opening = wire.both_open if wire.structured else wire.text_open
+        cdef bytes closing = wire.both_close if wire.structured else wire.text_close
+        cdef size_t first, escaped
+        cdef Py_ssize_t done = 0, piece
+        outbox.need(PyBytes_GET_SIZE(wire.text_open) + PyBytes_GET_SIZE(opening))
+        outbox.put(PyBytes_AS_STRING(wire.text_open), PyBytes_GET_SIZE(wire.text_open))
+        first = outbox.end - outbox.sent
+        while done < count:
+            piece = min(count - done, TEXT_CHUNK)
+            outbox.need(6 * piece + 16)
+            outbox.end += scan_write_string(outbox.data + outbox.end, text + done, piece)
+            done += piece
+        escaped = outbox.end - outbox.sent - first
+        if wire.structured:
+            outbox.need(escaped + PyBytes_GET_SIZE(opening) + PyBytes_GET_SIZE(closing))
+            outbox.put(PyBytes_AS_STRING(opening), PyBytes_GET_SIZE(opening))
+            outbox.put(outbox.data + outbox.sent + first, escaped)
+        else:
+            outbox.need(PyBytes_GET_SIZE(closing))
+        outbox.put(PyBytes_AS_STRING(closing), PyBytes_GET_SIZE(closing))
+        return 0
+
+    cdef int put_line(self, span_t id, bytes tail) except -1:
+        cdef size_t mark = self.outbox.waiting()
+        self.open_line(id, PyBytes_GET_SIZE(tail))
+        self.outbox.put(PyBytes_AS_STRING(tail), PyBytes_GET_SIZE(tail))
+        return self.over(None, mark, "refused")
+
+    cdef int fail(self, span_t id, Request request, Entry entry, Wire wire, object error) except -1:
+        "A handler raised. `upper` makes the rest of the line, or None where nothing may be answered."
+        cdef size_t mark = self.outbox.waiting()
+        cdef bytes tail = self.engine.failed(request, entry, wire, error)
+        if tail is not None and not (request is not None and request.cancelled is not None):
+            self.open_line(id, PyBytes_GET_SIZE(tail))
+            self.outbox.put(PyBytes_AS_STRING(tail), PyBytes_GET_SIZE(tail))
+        return self.over(request, mark, "error")
+
+    cdef int over(self, Request request, size_t mark, str outcome) except -1:
+        "The answer of a request stands in the outbox from `mark` on (counted from `sent`); a batch takes it out again and keeps it."
+        cdef Batch batch = self.batch if request is None else request.batch
+        cdef size_t bytes_out = self.outbox.waiting() - mark
+        if request is not None:
+            if request.alive and self.engine.observer is not None:
+                self.engine.observer.request_ended(request, outcome, self.engine.loop.time() - request.started_s, bytes_out)
+            request.alive = False
+        if batch is not None:
+            if bytes_out:
+                batch.add(PyBytes_FromStringAndSize(self.outbox.data + self.outbox.sent + mark, bytes_out - 1))
+                self.outbox.end = self.outbox.sent + mark
+            if request is not None:
+                batch.pending -= 1
+                batch.send_if_whole()
+        return self.flush_soon()
+
+    # ------------------------------------------------------------------------------------------ bytes out
+
+    cdef int put(self, bytes line) except -1:
+        self.outbox.need(PyBytes_GET_SIZE(line))
+        self.outbox.put(PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line))
+        return self.flush_soon()
+
+    def send(self, bytes line not None):
+        """One message of the server (newline included) behind what already waits."""
+        if not self.closed:
+            self.put(line)
+
+    @property
+    def waiting_bytes(self):
+        """Output that the client has not taken yet."""
+        return self.outbox.waiting()
+
+    cdef int flush_soon(self) except -1:
+        if not self.corked and not self.flushing and not self.writing and not self.closed:
+            self.flushing = True
+            self.engine.loop.call_soon(self.flush_now)
+        return 0
+
+    def flush_now(self):
+        self.flushing = False
+        self.flush()
+
+    cdef int flush(self) except -1:
+        "One write for all that waits. What a full pipe does not take waits for on_writable."
+        cdef Outbox outbox = self.outbox
+        cdef Engine engine = self.engine
+        cdef ssize_t count
+        while outbox.sent < outbox.end and not self.closed:
+            if self.is_socket:
+                count = send(self.write_fd, outbox.data + outbox.sent, outbox.waiting(), MSG_DONTWAIT | MSG_NOSIGNAL)
+            else:
+                count = write(self.write_fd, outbox.data + outbox.sent, outbox.waiting())
+            if count >= 0:
+                outbox.sent += count
+            elif errno == EAGAIN:
+                if not self.writing:
+                    self.writing = True
+                    engine.loop.add_writer(self.write_fd, self.on_writable)
+                if outbox.waiting() > engine.output_bytes_max:
+                    self.owner.lost("the client takes no answers")
+                elif outbox.waiting() > engine.output_low_bytes:
+                    self.stop_reading()
+                return 0
+            elif errno != EINTR:
+                self.lose(errno)
+                return 0
+        if outbox.data != NULL:
+            if engine.spare == NULL and outbox.size <= 1 << 20:
+                engine.spare, engine.spare_size = outbox.data, outbox.size
+                outbox.data = NULL
+            outbox.release()
+        return 0
+
+    def on_writable(self):
+        """The loop's callback: the client takes answers again."""
+        self.flush()
+        if self.closed:
+            return
+        if self.outbox.waiting() == 0 and self.writing:
+            self.writing = False
+            self.engine.loop.remove_writer(self.write_fd)
+        if self.outbox.waiting() <= self.engine.output_low_bytes and not self.reading:
+            if not self.ended_input and not self.engine.closing:
+                self.start_reading()
+            if not self.held:
+                self.held = True
+                self.engine.loop.call_soon(self.resume)  # not inside this callback: the loop's turn is fair
+        if self.outbox.waiting() == 0 and (self.ended_input or self.engine.closing) and not self.calls:
+            self.owner.calls_ended()
+
+    # ------------------------------------------------------------------------------------------ the end
+
+    def lose(self, int number):
+        self.owner.lost(f"connection lost (errno {number})")
+
+    @property
+    def idle(self):
+        """Nothing is in flight, nothing waits to be handled or taken."""
+        return not self.calls and self.outbox.waiting() == 0 and self.inbox.start >= self.inbox.ready
+
+    def close(self):
+        """Takes the descriptors from the loop and drops what waits; calls in flight are the owner's to cancel first."""
+        if self.closed:
+            return
+        self.stop_reading()
+        if self.writing:
+            self.writing = False
+            self.engine.loop.remove_writer(self.write_fd)
+        self.closed = True
+        self.outbox.release()

@@ -1,0 +1,77 @@
+"""Every error mcpfast raises, and the one table of JSON-RPC codes.
+
+    McpFastError
+    +-- MCPError              becomes a JSON-RPC error; the model never sees it
+    |   +-- ResourceNotFound  -32602 from 2026-07-28 on, -32002 before
+    |   +-- ConnectionClosed  the peer went away before it answered
+    +-- ToolError             becomes a result with `isError`; the model reads it and may try again
+    +-- RegistrationError     a tool, resource or prompt that cannot be served; raised where it is registered
+    +-- AddressError          an address or target that cannot be used; told in one line by the command line
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+# JSON-RPC 2.0, section 5.1
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+# MCP, all revisions before 2026-07-28
+RESOURCE_NOT_FOUND: Final = -32002
+URL_ELICITATION_REQUIRED: Final = -32042
+# MCP 2026-07-28
+HEADER_MISMATCH: Final = -32020
+MISSING_CAPABILITY: Final = -32021
+UNSUPPORTED_VERSION: Final = -32022
+# Our own, outside the range that JSON-RPC reserves (specification 2026-07-28, error codes)
+TOO_MANY_CALLS: Final = 4290
+
+
+class McpFastError(Exception):
+    """Root of all errors that mcpfast raises on purpose."""
+
+
+class MCPError(McpFastError):
+    """A protocol error: raised in a handler it is answered as a JSON-RPC error, in a client it is one received.
+
+    `code` is the JSON-RPC code, `message` one short sentence, `data` any JSON value or None for absent.
+    """
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(code, message, data)
+        self.code = code
+        self.message = message
+        self.data = data
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.code})"
+
+
+class ResourceNotFound(MCPError):
+    """No resource has this URI. The code on the wire depends on the revision (specification, Resources)."""
+
+    def __init__(self, uri: str, message: str | None = None) -> None:
+        super().__init__(INVALID_PARAMS, message or f"Resource not found: {uri}", {"uri": uri})
+        self.uri = uri
+
+
+class ConnectionClosed(MCPError):
+    """The connection ended before the answer came."""
+
+    def __init__(self, message: str = "Connection closed") -> None:
+        super().__init__(INTERNAL_ERROR, message)
+
+
+class ToolError(McpFastError):
+    """Raised by a tool to tell the model what went wrong: answered as a result with `isError: true`."""
+
+
+class RegistrationError(McpFastError, ValueError):
+    """A tool, resource or prompt that cannot be served as written; the message says what to change."""
+
+
+class AddressError(McpFastError, ValueError):
+    """An address or target that cannot be used; the message names it and the forms that can."""

@@ -1,0 +1,39 @@
+"""Every limit of the house in one place, the unit last in the name.
+
+A `Limits` is given to a server (`MCPServer(..., limits=Limits(frame_bytes_max=1 << 20))`) and is read-only once it serves.
+Standard library only: every floor may read it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Limits(NamedTuple):
+    """What one server spends at most. Every field is a plain number; the defaults suit a public server."""
+
+    # --- what may come in
+    frame_bytes_max: int = 64 << 20  # one message; a longer one is refused and skipped, the connection lives
+    depth_max: int = 256  # nesting of one message
+    batch_messages_max: int = 1_000  # messages of one JSON-RPC batch (2025-03-26)
+    id_bytes_max: int = 1_024  # a request id as it stands on the wire
+    # --- what may wait
+    connection_calls_max: int = 1_024  # calls in flight on one connection; above it reading pauses
+    connections_max: int = 10_000  # open sockets of one process
+    output_high_bytes: int = 1 << 20  # answers not yet taken by the client; above it reading pauses
+    output_low_bytes: int = 1 << 16  # and below it reading goes on
+    output_bytes_max: int = 256 << 20  # hard end: a client that takes nothing is disconnected
+    threads_max: int = 32  # worker threads for `def` handlers
+    questions_max: int = 64  # server requests of one connection that wait for the client
+    subscriptions_max: int = 1_024  # subscribed URIs and listen streams of one connection
+    # --- how long
+    idle_s: float = 0.0  # a socket without a message and without a call in flight is closed; 0 never
+    eof_grace_s: float = 1.0  # after EOF on stdin what was received may still be answered
+    drain_s: float = 5.0  # after SIGTERM or SIGINT calls in flight may still end
+    question_s: float = 300.0  # an elicitation, sampling or roots request to the client
+    sealed_state_s: float = 900.0  # a requestState may come back that long
+    once_records_max: int = 10_000  # remembered results of `ctx.once`
+    # --- what goes out
+    page_items: int = 0  # items of one page of a list; 0 gives everything at once
+    completion_values_max: int = 100  # fixed by the specification
+    invalid_log_per_s: float = 5.0  # log lines a second about refused messages

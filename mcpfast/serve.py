@@ -1,0 +1,200 @@
+"""Serving: addresses to transports, signals to an orderly end. One of the rooms that know everyone and read the environment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mcpfast.errors import AddressError
+from mcpfast.server.host import Host
+from mcpfast.transports.addresses import Address, parse
+
+if TYPE_CHECKING:
+    from mcpfast.server.app import MCPServer
+    from mcpfast.transports.sockets import Listener
+    from mcpfast.transports.stdio import Stdio
+
+EXIT_GRACE_S = 0.5  # after the main thread ended, threads that block may still hold the process this long
+
+
+def run(server: MCPServer[Any], transport: str | Sequence[str] = "stdio", *, loop: str = "auto") -> None:
+    """Serves on a loop of its own until the end. `loop` is "uvloop", "asyncio", or "auto": uvloop where it is installed."""
+    addresses = _addresses(transport)
+    runner = _new_loop(loop)
+    asyncio.set_event_loop(runner)
+    try:
+        runner.run_until_complete(serve(server, addresses, signals=True))
+    finally:
+        try:
+            _cancel_all(runner)
+            runner.run_until_complete(runner.shutdown_asyncgens())
+        finally:
+            asyncio.set_event_loop(None)
+            runner.close()
+            if any(address.kind == "stdio" for address in addresses):
+                _do_not_linger()
+
+
+async def serve(
+    server: MCPServer[Any],
+    transport: str | Sequence[str | Address] = "stdio",
+    *,
+    signals: bool = False,
+    ready: Callable[[list[Address]], None] | None = None,
+) -> None:
+    """Serves inside the running loop until the client is gone (stdio alone) or the task is cancelled.
+
+    `ready(addresses)` is called when every listener accepts, with the ports that were given for port 0. `signals` True: SIGTERM
+    and SIGINT begin a drain, a second one ends at once. Raises AddressError where an address cannot be served.
+    """
+    addresses = _addresses(transport)
+    if server.state_keys is None and "MCPFAST_STATE_KEYS" in os.environ:
+        from mcpfast.server.sealed import KeyRing
+
+        server.state_keys = KeyRing.from_env("MCPFAST_STATE_KEYS")
+    async with Host(server, warm=os.environ.get("MCPFAST_WARM_TASKS", "1") != "0") as host:
+        serving = Serving(host)
+        try:
+            serving.open(addresses)
+            with _signals(serving) if signals else contextlib.nullcontext():
+                if ready is not None:
+                    ready(serving.addresses)
+                await serving.ended
+        finally:
+            serving.close()
+
+
+class Serving:
+    """What is open while a server serves; `ended` is done when nothing is left to serve."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.ended: asyncio.Future[None] = host.loop.create_future()
+        self.addresses: list[Address] = []
+        self._listeners: list[Listener] = []
+        self._stdio: Stdio | None = None
+        self._draining = False
+
+    def open(self, addresses: Sequence[Address]) -> None:
+        for address in addresses:
+            if address.kind == "stdio":
+                from mcpfast.transports.stdio import Stdio  # sockets or stdio: most processes need one of them
+
+                self._stdio = Stdio(self.host, self._stdio_closed)
+                self.addresses.append(address)
+            else:
+                from mcpfast.transports.sockets import Listener
+
+                listener = Listener(self.host, address)
+                self._listeners.append(listener)
+                self.addresses.append(listener.address)
+
+    def _stdio_closed(self) -> None:
+        """The host program is gone: with it goes its server, unless it listens elsewhere, too."""
+        if not self._listeners or self._draining:
+            self._check_ended()
+
+    def drain(self) -> None:
+        """Begins an orderly end: nothing new is read, calls in flight may end within `limits.drain_s`. A second call ends at once."""
+        if self._draining:
+            self._end()
+            return
+        self._draining = True
+        self.host.engine.closing = True
+        deadline_s = self.host.server.limits.drain_s
+        for listener in self._listeners:
+            listener.drain(deadline_s)
+        if self._stdio is not None:
+            self._stdio.stream.drain(deadline_s)
+        self._check_ended()
+
+    def _check_ended(self) -> None:
+        if self.ended.done():
+            return
+        if not self.host.sessions:
+            self._end()
+        else:
+            self.host.loop.call_later(0.01, self._check_ended)
+
+    def _end(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def close(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        if self._stdio is not None:
+            self._stdio.stream.close("the server is closing")
+            self._stdio.restore()
+
+
+def _addresses(transport: str | Sequence[str | Address]) -> list[Address]:
+    """Raises AddressError for what cannot be served, before anything is opened."""
+    texts = [transport] if isinstance(transport, str) else list(transport)
+    addresses = [text if isinstance(text, Address) else parse(text) for text in texts]
+    if not addresses:
+        raise AddressError("nothing to serve on: give at least one address")
+    if sum(address.kind == "stdio" for address in addresses) > 1:
+        raise AddressError("stdio can be served once only")
+    return addresses
+
+
+def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
+    if kind not in ("auto", "uvloop", "asyncio"):
+        raise ValueError(f"loop must be 'auto', 'uvloop' or 'asyncio', not {kind!r}")
+    if kind != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if kind == "uvloop":
+                raise
+        else:
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+@contextlib.contextmanager
+def _signals(serving: Serving) -> Any:
+    """SIGTERM and SIGINT begin the drain; only the main thread can be told of signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = serving.host.loop
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, serving.drain)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    """Tasks that handlers left behind; a deadline, since one may refuse to end."""
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+
+
+def _do_not_linger() -> None:
+    """A stdio server whose host is gone must be gone, too, even while a handler blocks in a thread that Python would join.
+
+    A daemon thread waits for the main thread's end and then, after a grace, leaves the process with its exit code unknown: 0.
+    """
+
+    def leave() -> None:
+        threading.main_thread().join()
+        time.sleep(EXIT_GRACE_S)
+        sys.stderr.flush()
+        os._exit(0)
+
+    threading.Thread(target=leave, name="mcpfast-exit", daemon=True).start()

@@ -1,0 +1,150 @@
+"""What a server offers: tools, resources, templates, prompts; and their lists as prepared bytes.
+
+A list costs 38 us to encode and 0.9 us to hand out, so every page is made once for each revision and kept until something
+changes. The order is that of registration, in every revision (section 12, T3).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+from mcpfast._core import Table
+from mcpfast._spine import Entry
+from mcpfast.errors import INVALID_PARAMS, MCPError, RegistrationError
+from mcpfast.protocol import messages, projection
+from mcpfast.protocol.revisions import Revision
+
+# What a handler's parameters and results look like is known to `signature`; here it is only carried.
+Describe = Callable[[], dict[str, Any]]
+
+
+class Offer:
+    """One thing on offer. `describe()` gives it as the newest revision lists it, made when first asked for."""
+
+    __slots__ = ("_described", "_describe", "key", "ordinal", "owner", "sizes")
+
+    def __init__(self, key: str, describe: Describe, owner: Any) -> None:
+        self.key = key
+        self.ordinal = 0
+        self.owner = owner
+        self._describe = describe
+        self._described: dict[str, Any] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        if self._described is None:
+            self._described = self._describe()
+        return self._described
+
+
+T = TypeVar("T")
+
+
+class Shelf(Generic[T]):
+    """All offers of one kind, in order, with their lists. `kind` is "tools", "prompts" or "resources" (what changes together)."""
+
+    def __init__(
+        self,
+        kind: str,
+        member: str,
+        project: Callable[[dict[str, Any], Revision], dict[str, Any]],
+        changed: Callable[[str], None],
+    ) -> None:
+        self.kind = kind
+        self.member = member  # the name of the list in its result
+        self._project = project
+        self._changed = changed
+        self._offers: dict[str, Offer] = {}
+        self._last = 0
+        self._pages: dict[tuple[int, int, int], bytes] = {}
+
+    def add(self, offer: Offer, *, replace: bool = False) -> None:
+        if offer.key in self._offers and not replace:
+            raise RegistrationError(
+                f"{self.member[:-1].capitalize()} {offer.key!r} is registered already; "
+                "remove the first one, or give this one another name"
+            )
+        self._last += 1
+        offer.ordinal = self._last
+        self._offers[offer.key] = offer
+        self._touched()
+
+    def remove(self, key: str) -> Offer:
+        offer = self._offers.pop(key, None)
+        if offer is None:
+            raise RegistrationError(f"No {self.member[:-1]} {key!r} is registered")
+        self._touched()
+        return offer
+
+    def get(self, key: str) -> T | None:
+        """The registered object, or None."""
+        offer = self._offers.get(key)
+        return None if offer is None else offer.owner
+
+    def __iter__(self) -> Iterable[T]:
+        return (offer.owner for offer in self._offers.values())
+
+    def __len__(self) -> int:
+        return len(self._offers)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._offers
+
+    def _touched(self) -> None:
+        self._pages.clear()
+        self._changed(self.kind)
+
+    def page(self, revision: Revision, cursor: str | None, page_items: int) -> bytes:
+        """The members of a list result, without its braces: `"tools":[...],"nextCursor":"..."`. Raises MCPError -32602."""
+        after = 0 if cursor is None else self._read_cursor(cursor)
+        key = (revision.index, after, page_items)
+        prepared = self._pages.get(key)
+        if prepared is None:
+            prepared = self._pages[key] = self._make_page(revision, after, page_items)
+        return prepared
+
+    def _make_page(self, revision: Revision, after: int, page_items: int) -> bytes:
+        rest = [offer for offer in self._offers.values() if offer.ordinal > after]
+        shown = rest[:page_items] if page_items else rest
+        items = [self._project(offer.describe(), revision) for offer in shown]
+        body = b'"%b":%b' % (self.member.encode(), messages.encode(items))
+        if len(shown) < len(rest):
+            body += b',"nextCursor":"%b"' % self._make_cursor(shown[-1].ordinal)
+        return body
+
+    # A cursor names the last item seen by its place in the order of registration, so that it holds on every worker that
+    # registers the same things, and when others come or go. It tells nothing that the list itself does not.
+
+    def _make_cursor(self, ordinal: int) -> bytes:
+        return base64.urlsafe_b64encode(f"{self.member}:{ordinal}".encode())
+
+    def _read_cursor(self, cursor: str) -> int:
+        try:
+            member, ordinal = base64.b64decode(cursor, b"-_", validate=True).decode().split(":")
+            if member == self.member and 0 < int(ordinal) <= self._last and str(int(ordinal)) == ordinal:
+                return int(ordinal)
+        except (ValueError, binascii.Error):
+            pass
+        raise MCPError(INVALID_PARAMS, "Invalid cursor: take the nextCursor of the last page as it is")
+
+
+class Catalog:
+    """The shelves of one server, and the compiled table of its tools. `changed(kind)` is called at every change."""
+
+    def __init__(self, changed: Callable[[str], None]) -> None:
+        self.table = Table()
+        self.tools: Shelf[Any] = Shelf("tools", "tools", projection.tool, changed)
+        self.resources: Shelf[Any] = Shelf("resources", "resources", projection.describe, changed)
+        self.templates: Shelf[Any] = Shelf("resources", "resourceTemplates", projection.describe, changed)
+        self.prompts: Shelf[Any] = Shelf("prompts", "prompts", projection.describe, changed)
+
+    def add_tool(self, tool: Any, entry: Entry, describe: Describe, *, replace: bool = False) -> None:
+        """A tool with its compiled entry; the table holds its name as it stands in JSON."""
+        self.tools.add(Offer(entry.name, describe, tool), replace=replace)
+        self.table[messages.encode(entry.name)[1:-1]] = entry
+
+    def remove_tool(self, name: str) -> None:
+        self.tools.remove(name)
+        del self.table[messages.encode(name)[1:-1]]

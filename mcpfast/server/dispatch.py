@@ -1,0 +1,512 @@
+"""The way of one message, where it is not hot: the spine in Python, read top to bottom.
+
+    route        which era, who, which method -> a handler below
+    <handlers>   one for each method, the same for both eras; bytes are a result, a coroutine becomes a call
+    failed       what a raised error becomes; refused, malformed: what bad input is told
+
+The compiled `_spine` calls these methods; what they return it puts behind the request's id. One Dispatcher serves one loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mcpfast.errors import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    PARSE_ERROR,
+    RESOURCE_NOT_FOUND,
+    TOO_MANY_CALLS,
+    MCPError,
+    ResourceNotFound,
+    ToolError,
+)
+from mcpfast.protocol import legacy, messages, modern, projection
+from mcpfast.protocol.revisions import BY_VERSION, LOG_LEVEL_INDEX, MODERN_VERSIONS, REVISIONS
+from mcpfast.server.asking import Asker, BadAnswer, InputRequired, ReplayMismatch, State, refuse_state
+from mcpfast.server.context import Context
+from mcpfast.server.registered import ArgumentsRefused, Tool
+from mcpfast.server.session import Listen, Session
+
+if TYPE_CHECKING:
+    from mcpfast._spine import Channel, Entry, Request, Wire
+    from mcpfast.server.app import MCPServer
+
+Outcome = bytes | Coroutine[Any, Any, Any] | None
+logger = logging.getLogger("mcpfast")
+
+
+class Dispatcher:
+    """`upper` of the compiled Engine: decides every message that is not a plain tools/call."""
+
+    def __init__(self, server: MCPServer[Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.server = server
+        self.loop = loop
+        self.limits = server.limits
+        self.catalog = server.catalog
+        self.answers = server.answers
+        self.lifespan_context: Any = None
+        self.random: Callable[[int], bytes] = os.urandom
+        self._log_again_at = 0.0
+        methods: dict[str, Callable[[Request, Any], Outcome]] = {
+            "tools/list": self.list_tools,
+            "tools/call": self.call_tool,
+            "resources/list": self.list_resources,
+            "resources/templates/list": self.list_templates,
+            "resources/read": self.read_resource,
+            "prompts/list": self.list_prompts,
+            "prompts/get": self.get_prompt,
+            "completion/complete": self.complete,
+            "server/discover": self.discover,
+            "subscriptions/listen": self.listen,
+            "initialize": self.initialize,
+            "ping": self.ping,
+            "logging/setLevel": self.set_level,
+            "resources/subscribe": self.subscribe,
+            "resources/unsubscribe": self.unsubscribe,
+        }
+        self._legacy = {name: methods[name] for name in legacy.METHODS}
+        self._modern = {name: methods[name] for name in modern.METHODS}
+
+    # ---------------------------------------------------------------- requests
+
+    def route(self, request: Request) -> Outcome:
+        """A request: its era by its own reserved key, then its method. Raises MCPError for what is refused."""
+        if request.version is not None:
+            caller: Any = modern.read_envelope(request.params)
+            request.wire = self.answers.wires[caller.revision.index]
+            handlers, opened_by = self._modern, modern.METHODS
+        else:
+            caller = request.channel.session
+            if caller.state is legacy.NEW and request.method in modern.ONLY_HERE:
+                modern.read_envelope(request.params)  # says which member of the envelope is missing
+            legacy.check(caller.state, request.method)
+            handlers, opened_by = self._legacy, legacy.METHODS
+        handler = handlers.get(request.method)
+        if handler is None or not self.server.offers(opened_by[request.method]):
+            raise MCPError(METHOD_NOT_FOUND, f"Method not found: {request.method[:100]}")
+        request.state = caller
+        self.admit(request)
+        if self.server.middleware and request.method not in legacy.BEFORE_INITIALIZE:
+            return self._through_middleware(request, lambda: handler(request, caller))
+        return handler(request, caller)
+
+    def admit(self, request: Request) -> None:
+        """Whether this call may begin; the one place where a tenant will be asked, too. Raises MCPError."""
+        channel = request.channel
+        if channel.find(request.id) is not None:
+            raise MCPError(INVALID_REQUEST, "This request id is in flight already")
+        if channel.calls >= self.limits.connection_calls_max:
+            raise MCPError(
+                TOO_MANY_CALLS, f"Too many calls in flight on this connection ({self.limits.connection_calls_max})"
+            )
+
+    async def _through_middleware(self, request: Request, handle: Callable[[], Outcome]) -> bytes | None:
+        """The result as middleware sees it is a dict; what comes out of the last one is answered."""
+        own_entry = request.entry
+
+        async def call_handler(_: Any) -> dict[str, Any]:
+            outcome = handle()
+            if outcome is not None and not isinstance(outcome, bytes):
+                outcome = await outcome
+            entry, request.entry = request.entry, own_entry
+            if entry is not own_entry:
+                outcome = self.entry_result(entry, outcome, request.wire)
+            result: dict[str, Any] = msgspec.json.decode(outcome) if outcome is not None else {}
+            return result
+
+        call_next = call_handler
+        for layer in reversed(self.server.middleware):
+            call_next = _layer(layer, call_next)
+        return messages.encode(await call_next(self.make_context(request).request))
+
+    def entry_result(self, entry: Entry, value: Any, wire: Wire) -> bytes:
+        """A tool's value as its result's JSON."""
+        tool: Tool = entry.owner
+        return tool.encode(value, wire)
+
+    def ping(self, request: Request, session: Session) -> bytes:
+        return b"{}"
+
+    # ---------------------------------------------------------------- opening (sections 5 and 6)
+
+    def initialize(self, request: Request, session: Session) -> bytes:
+        asked: messages.InitializeParams = messages.decode(messages.InitializeParams, request.params)
+        revision = legacy.negotiate(asked.protocol_version)
+        session.state, session.revision = legacy.OPEN, revision
+        session.capabilities, session.client_info = asked.capabilities, asked.client_info
+        request.channel.wire = request.wire = self.answers.wires[revision.index]
+        result: dict[str, Any] = {
+            "protocolVersion": revision.version,
+            "capabilities": self.server.capabilities(revision),
+            "serverInfo": projection.describe(self.answers.server_info, revision),
+        }
+        if self.server.instructions:
+            result["instructions"] = self.server.instructions
+        return messages.encode(result)
+
+    def discover(self, request: Request, caller: modern.Caller) -> bytes:
+        result: dict[str, Any] = {
+            "supportedVersions": list(MODERN_VERSIONS),
+            "capabilities": self.server.capabilities(caller.revision),
+        }
+        if self.server.instructions:
+            result["instructions"] = self.server.instructions
+        return self.answers.of(result, request.wire, request.method)
+
+    # ---------------------------------------------------------------- tools (section 12)
+
+    def list_tools(self, request: Request, caller: Any) -> bytes:
+        return self._list(request, self.catalog.tools)
+
+    def _list(self, request: Request, shelf: Any) -> bytes:
+        asked: messages.ListParams = messages.decode(messages.ListParams, request.params)
+        cursor = None if asked.cursor is msgspec.UNSET else asked.cursor
+        page = shelf.page(REVISIONS[request.wire.index], cursor, self.limits.page_items)
+        return self.answers.complete(page, request.wire, request.method)
+
+    def call_tool(self, request: Request, caller: Any) -> Outcome:
+        asked: messages.CallParams = messages.decode(messages.CallParams, request.params)
+        tool: Tool | None = self.catalog.tools.get(asked.name)
+        if tool is None:
+            raise MCPError(INVALID_PARAMS, f"Unknown tool: {asked.name[:200]}")
+        arguments = self._object(asked.arguments, "arguments")
+        self._open_retry(request, caller, asked)
+        request.entry = tool.entry
+        return tool.invoke(self, request, arguments)
+
+    @staticmethod
+    def _object(raw: Any, name: str) -> bytes:
+        """An optional object among the params; null counts as absent, as clients have it."""
+        if raw is msgspec.UNSET or raw == b"null":
+            return messages.EMPTY_OBJECT
+        if bytes(raw[:1]) != b"{":
+            raise MCPError(INVALID_PARAMS, f"Invalid params: {name} must be an object")
+        return bytes(raw)
+
+    def _open_retry(self, request: Request, caller: Any, asked: messages.Retry) -> None:
+        """Takes up an answered `input_required`. Legacy clients never send one: whatever they send under these names is ignored."""
+        retried = asked.input_responses is not msgspec.UNSET or asked.request_state is not msgspec.UNSET
+        if retried and caller.revision.modern:
+            asker = Asker(self, request, caller)
+            asker.open(asked, *self.target_of(request))
+            request.state = (caller, asker)
+
+    def target_of(self, request: Request) -> tuple[str, Any]:
+        """What a sealed state is bound to beside the method: the name (or URI) and the arguments, decoded."""
+        params: dict[str, Any] = messages.decode(dict, request.params)
+        return params.get("name") or params.get("uri") or "", params.get("arguments") or {}
+
+    # ---------------------------------------------------------------- resources (section 14)
+
+    def list_resources(self, request: Request, caller: Any) -> bytes:
+        return self._list(request, self.catalog.resources)
+
+    def list_templates(self, request: Request, caller: Any) -> bytes:
+        return self._list(request, self.catalog.templates)
+
+    def read_resource(self, request: Request, caller: Any) -> Outcome:
+        asked: messages.ReadParams = messages.decode(messages.ReadParams, request.params)
+        self._open_retry(request, caller, asked)
+        return self._read(request, asked.uri)
+
+    async def _read(self, request: Request, uri: str) -> bytes:
+        contents = await self.read_own(request, uri)
+        result = projection.read_result({"contents": contents}, REVISIONS[request.wire.index])
+        return self.answers.of(result, request.wire, request.method)
+
+    async def read_own(self, request: Request, uri: str) -> list[dict[str, Any]]:
+        """The contents behind a URI: a fixed resource first, then the most specific template. Raises ResourceNotFound."""
+        resource, variables = self.server.find_resource(uri)
+        if resource is None:
+            raise ResourceNotFound(uri)
+        return await resource.read(variables, self.make_context(request), uri)
+
+    def subscribe(self, request: Request, session: Session) -> bytes:
+        asked: messages.SubscribeParams = messages.decode(messages.SubscribeParams, request.params)
+        if self.server.find_resource(asked.uri)[0] is None:
+            raise ResourceNotFound(asked.uri)
+        subscribed = session.subscriptions = session.subscriptions or set()
+        if len(subscribed) >= self.limits.subscriptions_max and asked.uri not in subscribed:
+            raise MCPError(TOO_MANY_CALLS, f"Too many subscriptions on this connection ({len(subscribed)})")
+        subscribed.add(asked.uri)
+        return b"{}"
+
+    def unsubscribe(self, request: Request, session: Session) -> bytes:
+        asked: messages.SubscribeParams = messages.decode(messages.SubscribeParams, request.params)
+        if session.subscriptions:
+            session.subscriptions.discard(asked.uri)
+        return b"{}"
+
+    def listen(self, request: Request, caller: modern.Caller) -> Outcome:
+        """Section 15: acknowledged first, then what was asked for, until the client cancels or the server ends."""
+        asked: messages.ListenParams = messages.decode(messages.ListenParams, request.params)
+        session: Session = request.channel.session
+        listens = session.listens = session.listens if session.listens is not None else {}
+        if len(listens) >= self.limits.subscriptions_max or (
+            len(asked.notifications.resource_subscriptions) > self.limits.subscriptions_max
+        ):
+            raise MCPError(TOO_MANY_CALLS, "Too many subscriptions on this connection")
+        stream = Listen(session, request, asked.notifications)
+        return self._listen(request, listens, stream)
+
+    async def _listen(self, request: Request, listens: dict[bytes, Listen], stream: Listen) -> bytes:
+        stream.acknowledge()
+        listens[request.id] = stream
+        try:
+            await stream.ended()
+        finally:
+            del listens[request.id]
+        return self.answers.of({"_meta": {modern.SUBSCRIPTION_ID: stream.id}}, request.wire)
+
+    # ---------------------------------------------------------------- prompts, completion, logging (sections 16 to 18)
+
+    def list_prompts(self, request: Request, caller: Any) -> bytes:
+        return self._list(request, self.catalog.prompts)
+
+    def get_prompt(self, request: Request, caller: Any) -> Outcome:
+        asked: messages.PromptParams = messages.decode(messages.PromptParams, request.params)
+        prompt = self.catalog.prompts.get(asked.name)
+        if prompt is None:
+            raise MCPError(INVALID_PARAMS, f"Unknown prompt: {asked.name[:200]}")
+        self._open_retry(request, caller, asked)
+        return self._get_prompt(request, prompt, asked.arguments or {})
+
+    async def _get_prompt(self, request: Request, prompt: Any, arguments: dict[str, str]) -> bytes:
+        result = await prompt.get(arguments, self.make_context(request))
+        return self.answers.of(projection.prompt_result(result, REVISIONS[request.wire.index]), request.wire)
+
+    def complete(self, request: Request, caller: Any) -> Outcome:
+        asked: messages.CompleteParams = messages.decode(messages.CompleteParams, request.params)
+        ref = asked.ref
+        if ref.type == "ref/prompt":
+            known = ref.name is not None and ref.name in self.catalog.prompts
+        elif ref.type == "ref/resource":
+            known = ref.uri is not None and (
+                ref.uri in self.catalog.templates or self.server.find_resource(ref.uri)[0] is not None
+            )
+        else:
+            raise MCPError(INVALID_PARAMS, "Invalid params: ref.type must be ref/prompt or ref/resource")
+        if not known:
+            raise MCPError(INVALID_PARAMS, f"Unknown {ref.type[4:]}: {(ref.name or ref.uri or '')[:200]}")
+        return self._complete(request, asked)
+
+    async def _complete(self, request: Request, asked: messages.CompleteParams) -> bytes:
+        from mcpfast.server import completion  # few servers complete
+
+        found = await completion.run(self.server.completer, asked, self.limits.completion_values_max)
+        return self.answers.of({"completion": found}, request.wire)
+
+    def set_level(self, request: Request, session: Session) -> bytes:
+        asked: messages.SetLevelParams = messages.decode(messages.SetLevelParams, request.params)
+        if asked.level not in LOG_LEVEL_INDEX:
+            raise MCPError(INVALID_PARAMS, f"Invalid params: unknown log level {asked.level[:40]!r}")
+        session.log_level = asked.level
+        return b"{}"
+
+    # ---------------------------------------------------------------- what is no request
+
+    def notice(self, channel: Channel, method: str, params: bytes | None) -> None:
+        """A notification: never answered, not even with an error (section 3, J5)."""
+        session: Session = channel.session
+        if method == "notifications/cancelled":
+            self.cancel(channel, params)
+        elif method == "notifications/initialized" and session.state is legacy.OPEN:
+            session.state = legacy.READY
+
+    def cancel(self, channel: Channel, params: bytes | None) -> None:
+        """By the id it names, whichever era that request was of (section 7.2); unknown, finished or malformed: ignored."""
+        try:
+            told: messages.CancelledParams = messages.decode(messages.CancelledParams, params)
+        except MCPError:
+            return
+        if told.request_id is None or isinstance(told.request_id, bool):
+            return
+        request = channel.find(messages.encode(told.request_id)) or self._find_respelled(channel, told.request_id)
+        if request is not None:
+            request.cancel(str(told.reason)[:200] if told.reason else "cancelled by the client")
+
+    @staticmethod
+    def _find_respelled(channel: Channel, id_: int | str) -> Request | None:
+        """An id may be written in several ways in JSON; what counts is its value."""
+        for request in channel.requests():
+            if msgspec.json.decode(request.id) == id_ and (request.id[:1] == b'"') is isinstance(id_, str):
+                return request
+        return None
+
+    def response(self, channel: Channel, id_: bytes, result: bytes | None, error: bytes | None) -> None:
+        """A client's answer to a question of ours (legacy era)."""
+        session: Session = channel.session
+        session.answered(id_, result, error)
+
+    # ---------------------------------------------------------------- bad input (Appendix C of the protocol notes)
+
+    def malformed(self, channel: Channel, why: str, id_: bytes | None, line: bytes) -> bytes | None:
+        """The line to answer for what is no message as it should be."""
+        if why == "long":
+            error = MCPError(INVALID_REQUEST, f"Message longer than {self.limits.frame_bytes_max} bytes")
+        elif why == "deep":
+            error = MCPError(INVALID_REQUEST, f"Message nested deeper than {self.limits.depth_max} levels")
+        elif why == "json":
+            error = MCPError(PARSE_ERROR, "Parse error: not one JSON value in UTF-8 on one line")
+        else:
+            error = MCPError(INVALID_REQUEST, "Invalid request: not a JSON-RPC 2.0 request, notification or response")
+        self.log_refusal("malformed message (%s)", why)
+        if id_ is not None and why != "json":
+            return b'{"jsonrpc":"2.0","id":' + id_ + messages.error_tail(error)
+        session: Session = channel.session
+        return messages.error_line(error, id_null=session.revision is not None and session.revision.error_id_null)
+
+    def plain(self, line: bytes) -> bytes | None:
+        """A line with escaped or repeated member names, written anew without; None where a parser refuses it."""
+        try:
+            return msgspec.json.encode(msgspec.json.decode(line))
+        except (msgspec.DecodeError, RecursionError):
+            return None
+
+    def batch(self, channel: Channel, raw: bytes) -> None:
+        """A JSON-RPC batch: 2025-03-26 alone has them (section 3.1)."""
+        session: Session = channel.session
+        id_null = session.revision is not None and session.revision.error_id_null
+        refusal: MCPError | None = None
+        elements: list[msgspec.Raw] = []
+        if session.revision is None or not session.revision.batches:
+            refusal = MCPError(INVALID_REQUEST, "Invalid request: batches exist in 2025-03-26 only")
+        else:
+            elements = msgspec.json.decode(raw, type=list[msgspec.Raw])
+            if not elements:
+                refusal = MCPError(INVALID_REQUEST, "Invalid request: an empty batch")
+            elif len(elements) > self.limits.batch_messages_max:
+                refusal = MCPError(
+                    INVALID_REQUEST, f"Invalid request: more than {self.limits.batch_messages_max} messages in a batch"
+                )
+        if refusal is not None:
+            channel.send(messages.error_line(refusal, id_null=id_null))
+            return
+        answers = channel.new_batch()
+        for element in elements:
+            channel.submit(bytes(element), answers)
+        answers.seal()
+
+    def text(self, raw: bytes) -> str:
+        """A JSON string, scanned already."""
+        return raw[1:-1].decode() if b"\\" not in raw else msgspec.json.decode(raw, type=str)
+
+    def log_refusal(self, message: str, *details: object) -> None:
+        """A line in the log, a few times a second at most: refusing is cheap, and must stay so."""
+        now = time.monotonic()
+        if now >= self._log_again_at:
+            self._log_again_at = now + 1.0 / self.limits.invalid_log_per_s
+            logger.info("refused: " + message, *details)
+
+    # ---------------------------------------------------------------- what errors become
+
+    def refused(self, entry: Entry, wire: Wire, error: BaseException) -> bytes:
+        """Arguments that do not fit: seen by the model from 2025-11-25 on, a protocol error before (section 12.4)."""
+        text = f"Invalid arguments for tool {entry.name}: {error}"
+        self.log_refusal("arguments of %s", entry.name)
+        if REVISIONS[wire.index].argument_errors_are_results:
+            return messages.result_tail(self.tool_error(text, wire))
+        return messages.error_tail(MCPError(INVALID_PARAMS, text))
+
+    def tool_error(self, text: str, wire: Wire) -> bytes:
+        return self.answers.of({"content": [{"type": "text", "text": text}], "isError": True}, wire)
+
+    def failed(self, request: Request | None, entry: Entry, wire: Wire, error: BaseException) -> bytes | None:
+        """What stands behind the id when a handler raised; None where nothing may be answered any more."""
+        tool = isinstance(entry.owner, Tool) or (request is not None and request.method == "tools/call")
+        if request is not None and request.cancelled is not None:
+            return None
+        if isinstance(error, InputRequired) and request is not None:
+            return self._input_required(request, error, wire)
+        if isinstance(error, MCPError):
+            return messages.error_tail(self._for_revision(error, wire))
+        if isinstance(error, ArgumentsRefused):
+            return self.refused(entry, wire, error.__cause__ or error)
+        if isinstance(error, ToolError | BadAnswer):
+            if tool:
+                return messages.result_tail(self.tool_error(str(error), wire))
+            return messages.error_tail(MCPError(INTERNAL_ERROR, str(error)))
+        return self._incident(entry.name or (request.method if request else "?"), tool, wire, error)
+
+    def _input_required(self, request: Request, error: InputRequired, wire: Wire) -> bytes | None:
+        try:
+            return messages.result_tail(error.asker.input_required(error.questions, *self.target_of(request)))
+        except Exception as broken:  # a key ring that cannot be used, say
+            return self._incident(request.method, request.method == "tools/call", wire, broken)
+
+    @staticmethod
+    def _for_revision(error: MCPError, wire: Wire | None) -> MCPError:
+        """-32002 until 2025-11-25, -32602 from 2026-07-28 on (section 14, R5)."""
+        if isinstance(error, ResourceNotFound) and wire is not None and not wire.modern:
+            return MCPError(RESOURCE_NOT_FOUND, error.message, error.data)
+        return error
+
+    def _incident(self, what: str, tool: bool, wire: Wire, error: BaseException) -> bytes:
+        """Nothing of an unexpected error reaches the client but an id; the log has the rest under it."""
+        incident = self.random(6).hex()
+        logger.error("incident %s in %s", incident, what, exc_info=error)
+        if self.server.debug:
+            import traceback  # only a server under development shows it
+
+            text = "".join(traceback.format_exception(error)).rstrip()
+        elif isinstance(error, ReplayMismatch):
+            text = f"{what} cannot be continued: {error}"
+        else:
+            text = f"{what} failed unexpectedly. Incident {incident}: the server's log has the details."
+        if tool:
+            return messages.result_tail(self.tool_error(text, wire))
+        return messages.error_tail(MCPError(INTERNAL_ERROR, text))
+
+    # ---------------------------------------------------------------- what a Context asks for
+
+    def make_context(self, request: Request) -> Context[Any]:
+        return Context(self, request)
+
+    def caller_of(self, request: Request) -> Any:
+        """Who calls, for a request that took the hot way: read when a handler asks."""
+        state = request.state
+        if state is None:
+            state = modern.read_envelope(request.params) if request.wire.modern else request.channel.session
+            request.state = state
+        return state[0] if isinstance(state, tuple) else state
+
+    def asker_of(self, request: Request, caller: Any) -> Asker:
+        return request.state[1] if isinstance(request.state, tuple) else Asker(self, request, caller)
+
+    def seal(self, state: State, binding: bytes) -> str:
+        ttl_s = self.limits.sealed_state_s
+        token: str = self.server.sealer().seal(messages.encode(state), purpose="requestState", binding=binding, ttl_s=ttl_s)
+        return token
+
+    def unseal(self, token: str, binding: bytes, kind: type[State]) -> State:
+        """Raises MCPError -32602, the same for every reason."""
+        from mcpfast.server.sealed import SealError
+
+        try:
+            payload = self.server.sealer().open(token, purpose="requestState", binding=binding)
+            return msgspec.json.decode(payload, type=kind)
+        except (SealError, msgspec.DecodeError):
+            raise refuse_state() from None
+
+    def once_records(self) -> Any:
+        return self.server.once_records()
+
+
+def _layer(layer: Callable[..., Any], inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    async def call(request: Any) -> Any:
+        return await layer(request, inner)
+
+    return call
+
+
+__all__ = ["BY_VERSION", "Dispatcher"]

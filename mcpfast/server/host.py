@@ -1,0 +1,113 @@
+"""One server on one loop: what its connections share, who is connected, and the named points where telemetry plugs in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mcpfast._calls import Carriers
+from mcpfast._core import Table
+from mcpfast._spine import Engine
+from mcpfast.protocol import messages
+from mcpfast.protocol.revisions import LOG_LEVELS, MODERN
+from mcpfast.server.dispatch import Dispatcher
+
+if TYPE_CHECKING:
+    from mcpfast._spine import Request
+    from mcpfast.server.app import MCPServer
+    from mcpfast.server.session import Session
+
+
+class Observer(Protocol):
+    """The hook points of a server: `server.observer = MyObserver()`. Nothing plugged in costs nothing.
+
+    Called on the loop, in the way of the message: be quick, do not wait, do not raise. A request has `.method`, `.entry.name`
+    (of a tool), `.bytes_in`, `.wire.revision`, `.channel.session`; `outcome` is "ok", "error" or "cancelled".
+    """
+
+    def session_opened(self, session: Session) -> None: ...
+    def session_closed(self, session: Session) -> None: ...
+    def request_started(self, request: Request) -> None: ...
+    def request_ended(self, request: Request, outcome: str, duration_s: float, bytes_out: int) -> None: ...
+
+
+class Host:
+    """Use as `async with Host(server) as host`, on the loop that will serve; the server's lifespan is entered with it.
+
+    `warm` False gives each call a new asyncio Task (see `_calls`): slower, and the same for every handler.
+    """
+
+    def __init__(self, server: MCPServer[Any], *, warm: bool = True) -> None:
+        self.server = server
+        self.loop = asyncio.get_running_loop()
+        self.dispatcher = Dispatcher(server, self.loop)
+        self.sessions: set[Session] = set()
+        self._told: set[str] = set()
+        self._lifespan: Any = None
+        carriers = Carriers(self.loop, asyncio.Future, asyncio.Task, contextvars.copy_context(), warm)
+        levels = Table()
+        for level in LOG_LEVELS:
+            levels[messages.encode(level)] = level
+        wires = server.answers.wires
+        modern_wires = tuple(wires[revision.index] for revision in reversed(MODERN))
+        self.engine = Engine(
+            self.loop, self.dispatcher, carriers, server.catalog.table, modern_wires, levels, server.limits
+        )
+        self.engine.observer = server.observer
+
+    async def __aenter__(self) -> Host:
+        if self.server.lifespan is not None:
+            self._lifespan = self.server.lifespan(self.server)
+            self.dispatcher.lifespan_context = await self._lifespan.__aenter__()
+        await asyncio.sleep(0)  # the warm Tasks park
+        self.engine.carriers.check()
+        self.server.serving(self, True)
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        self.server.serving(self, False)
+        self.engine.carriers.close()
+        await asyncio.sleep(0)
+        if self._lifespan is not None:
+            await self._lifespan.__aexit__(*error)
+
+    # ---------------------------------------------------------------- sessions
+
+    def opened(self, session: Session) -> None:
+        self.sessions.add(session)
+        if self.engine.observer is not None:
+            self.engine.observer.session_opened(session)
+
+    def closed(self, session: Session) -> None:
+        self.sessions.discard(session)
+        session.closed()
+        if self.engine.observer is not None:
+            self.engine.observer.session_closed(session)
+
+    # ---------------------------------------------------------------- changes, from any thread
+
+    def tell_changed(self, kind: str) -> None:
+        """A list changed; told once for all changes of one turn of the loop."""
+        if kind not in self._told:
+            self._told.add(kind)
+            self._soon(self._tell_changed, kind)
+
+    def _tell_changed(self, kind: str) -> None:
+        self._told.discard(kind)
+        for session in list(self.sessions):
+            session.list_changed(kind)
+
+    def tell_updated(self, uri: str) -> None:
+        """A resource changed."""
+        self._soon(self._tell_updated, uri)
+
+    def _tell_updated(self, uri: str) -> None:
+        for session in list(self.sessions):
+            session.resource_updated(uri)
+
+    def _soon(self, tell: Any, what: str) -> None:
+        try:
+            self.loop.call_soon_threadsafe(tell, what)
+        except RuntimeError:  # the loop closed meanwhile: nobody is there to be told
+            self._told.discard(what)
