@@ -48,9 +48,10 @@ logger = logging.getLogger("mcpfast")
 class Dispatcher:
     """`upper` of the compiled Engine: decides every message that is not a plain tools/call."""
 
-    def __init__(self, server: MCPServer[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: MCPServer[Any], loop: asyncio.AbstractEventLoop, *, debug: bool = False) -> None:
         self.server = server
         self.loop = loop
+        self.debug = debug
         self.limits = server.limits
         self.catalog = server.catalog
         self.answers = server.answers
@@ -455,7 +456,7 @@ class Dispatcher:
         """Nothing of an unexpected error reaches the client but an id; the log has the rest under it."""
         incident = self.random(6).hex()
         logger.error("incident %s in %s", incident, what, exc_info=error)
-        if self.server.debug:
+        if self.debug:
             import traceback  # only a server under development shows it
 
             text = "".join(traceback.format_exception(error)).rstrip()

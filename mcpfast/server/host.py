@@ -38,10 +38,10 @@ class Host:
     `warm` False gives each call a new asyncio Task (see `_calls`): slower, and the same for every handler.
     """
 
-    def __init__(self, server: MCPServer[Any], *, warm: bool = True) -> None:
+    def __init__(self, server: MCPServer[Any], *, warm: bool = True, debug: bool = False) -> None:
         self.server = server
         self.loop = asyncio.get_running_loop()
-        self.dispatcher = Dispatcher(server, self.loop)
+        self.dispatcher = Dispatcher(server, self.loop, debug=debug or server.debug)
         self.sessions: set[Session] = set()
         self._told: set[str] = set()
         self._lifespan: Any = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,27 +17,32 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def connect(server: MCPServer[Any], *, warm: bool = True) -> AsyncIterator[socket.socket]:
-    """Serves one connection; gives the client's end, which is non-blocking and the caller's to close."""
+async def connect(
+    server: MCPServer[Any], *, warm: bool = True, raise_exceptions: bool = False
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Serves one connection; gives the client's end.
+
+    `raise_exceptions` True shows the client the tracebacks of handlers, as `MCPServer(debug=True)` does for everybody.
+    """
     ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    theirs.setblocking(False)
-    try:
-        async with Host(server, warm=warm) as host:
-            fd = ours.detach()
-            stream = Stream(
-                host,
-                fd,
-                fd,
-                is_socket=True,
-                peer=Peer("memory"),
-                grace_s=server.limits.eof_grace_s,
-                on_closed=lambda _: None,
-            )
+    async with Host(server, warm=warm, debug=raise_exceptions) as host:
+        ours.setblocking(False)
+        fd = ours.detach()
+        stream = Stream(
+            host,
+            fd,
+            fd,
+            is_socket=True,
+            peer=Peer("memory"),
+            grace_s=server.limits.eof_grace_s,
+            on_closed=lambda _: None,
+        )
+        try:
             stream.channel.start_reading()
+            reader, writer = await asyncio.open_connection(sock=theirs)
             try:
-                yield theirs
+                yield reader, writer
             finally:
-                stream.close("the client is gone")
-    finally:
-        theirs.close()
+                writer.close()
+        finally:
+            stream.close("the client is gone")
