@@ -303,8 +303,10 @@ cdef class Carriers:
         return self.made, len(self.parked), self.retired_count
 
     def close(self):
-        """Ends the parked Tasks; the loop's next turn lets them go."""
+        """Ends the parked Tasks; gives them, so that somebody waits for them."""
         self.warm = False
-        for carrier in self.parked:
-            (<Carrier>carrier).task.cancel()
+        tasks = [(<Carrier>carrier).task for carrier in self.parked]
+        for task in tasks:
+            task.cancel()
         self.parked.clear()
+        return tasks

@@ -5,7 +5,7 @@
     Entry     a tool, as the hot way needs it
     Request   one request of a client that outlives the bytes it came in
     Engine    what the channels of one server on one loop share
-    Channel   one connection: lines in, calls, answers out
+    Channel   one connection: lines in, calls, answers out (_stream: over descriptors)
     Batch     the answers of a JSON-RPC batch, until the last is there
 """
 from cpython.object cimport PyObject
@@ -93,8 +93,7 @@ cdef class Channel(Source):
     cdef readonly Engine engine
     cdef Inbox inbox
     cdef Outbox outbox
-    cdef int read_fd, write_fd
-    cdef bint is_socket, watchable, reading, turning, writing, corked, held, flushing
+    cdef bint reading, writing, corked, held, flushing
     cdef readonly bint closed, ended_input
     cdef public Wire wire  # negotiated by `initialize`; None before
     cdef public object session
@@ -124,4 +123,5 @@ cdef class Channel(Source):
     cdef int pump(self) except -1
     cdef int flush_soon(self) except -1
     cdef int flush(self) except -1
+    cdef int drained(self) except -1
     cdef int stop_reading(self) except -1

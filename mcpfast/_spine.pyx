@@ -1,13 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The way of one message, from top to bottom:
 
-    on_readable   bytes are read into a block                              (system call 1)
+    on_readable   bytes are read into a block                              (_stream: system call 1)
     pump          whole lines are handled, inside a warm Task              (_calls)
     drain         one line after the other: scan_frame, once, strictly     (_scan.h)
     message       who: which era, which revision;  may it;  look up
     call          arguments (msgspec, from the block), handler, first step
     answer        the result behind prepared bytes, into the outbox
-    flush         everything of this batch in one write                    (system call 2)
+    flush         everything of this batch in one write                    (_stream: system call 2)
 
 What is not a plain `tools/call` leaves at `message` for `other`: the same stations, decided in Python (the `upper` room, see
 server/dispatch.py). Every doubt goes there too, so that each refusal has one author.
@@ -17,7 +17,6 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
-from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport free
 from libc.string cimport memchr, memcmp, memcpy
 
@@ -26,17 +25,6 @@ from mcpfast._core cimport (
     SCAN_ARRAY, SCAN_BAD, SCAN_BLANK, SCAN_DEEP, SCAN_META, SCAN_ODD, SCAN_OK, SCAN_SCALAR, Block,
     scan_frame, scan_is_id, scan_write_string, span_bytes,
 )
-
-cdef extern from "unistd.h" nogil:
-    ssize_t read(int, void*, size_t)
-    ssize_t write(int, const void*, size_t)
-
-cdef extern from "sys/socket.h" nogil:
-    ssize_t recv(int, void*, size_t, int)
-    ssize_t send(int, const void*, size_t, int)
-    enum:
-        MSG_DONTWAIT
-        MSG_NOSIGNAL
 
 cdef extern from "Python.h":
     int PyIter_Send(PyObject*, PyObject*, PyObject**)
@@ -52,6 +40,7 @@ cdef extern from "Python.h":
 cdef enum:
     ARGUMENTS_MAX = 64       # parameters of a handler that the hot way passes; tools with more take the other
     TEXT_CHUNK = 1 << 14     # text is escaped in pieces of this size, so that room is asked for what is really there
+    SPARE_MAX = 1 << 20      # output memory of this size is kept for the next channel
     DIRTY_MAX = 3            # a tool that left its Task unclean this often gets Tasks of its own
 
 BODY, TEXT, ENCODE = KIND_BODY, KIND_TEXT, KIND_ENCODE  # for the rooms above
@@ -182,37 +171,15 @@ cdef class Engine:
         free(self.spare)
 
 
-@cython.final
 cdef class Channel(Source):
-    """One connection over a pair of descriptors that do not block (a socket may: it is asked not to, call by call)."""
+    """One connection: lines in, calls, answers out. Where the bytes come from and go to is its subclass's (`_stream`)."""
 
-    def __init__(self, Engine engine not None, int read_fd, int write_fd, bint is_socket, owner, bint watchable=True):
-        self.engine, self.owner, self.watchable = engine, owner, watchable
-        self.read_fd, self.write_fd, self.is_socket = read_fd, write_fd, is_socket
+    def __init__(self, Engine engine not None, owner):
+        self.engine, self.owner = engine, owner
         self.inbox = Inbox(engine.blocks, engine.frame_bytes_max)
         self.outbox = Outbox()
 
     # ------------------------------------------------------------------------------------------ bytes in
-
-    def on_readable(self):
-        """The loop's callback: reads once, handles every whole line, writes once."""
-        cdef char* at = NULL
-        cdef size_t room
-        cdef ssize_t count
-        if self.held or self.closed:
-            return
-        room = self.inbox.room(&at)
-        count = recv(self.read_fd, at, room, MSG_DONTWAIT) if self.is_socket else read(self.read_fd, at, room)
-        if count <= 0:
-            self.inbox.settle()
-            if count < 0 and (errno == EAGAIN or errno == EINTR):
-                return
-            if count < 0:
-                self.lose(errno)
-            else:
-                self.end_input()
-            return
-        self.received(count)
 
     cdef int received(self, size_t count) except -1:
         cdef int state = self.inbox.commit(count)
@@ -232,28 +199,8 @@ cdef class Channel(Source):
             done += room
             self.received(room)
 
-    def start_reading(self):
-        """From now on input is read as it comes; a file, which no loop can watch, piece by piece at each turn."""
-        self.reading = True
-        if self.watchable:
-            self.engine.loop.add_reader(self.read_fd, self.on_readable)
-        elif not self.turning:
-            self.turning = True
-            self.engine.loop.call_soon(self.read_piece)
-
-    def read_piece(self):
-        """The next piece of a file."""
-        self.on_readable()
-        self.turning = self.reading and not self.closed
-        if self.turning:
-            self.engine.loop.call_soon(self.read_piece)
-
     cdef int stop_reading(self) except -1:
-        if self.reading:
-            self.reading = False
-            if self.watchable:
-                self.engine.loop.remove_reader(self.read_fd)
-        return 0
+        raise NotImplementedError
 
     def pause(self):
         """Nothing more is read; what is in flight goes on."""
@@ -311,6 +258,8 @@ cdef class Channel(Source):
         self.held = False
         if not self.closed:
             self.pump()
+            if (self.ended_input or self.engine.closing) and not self.calls:
+                self.owner.calls_ended()
 
     cdef int drain(self, Carrier carrier) except -1:
         cdef Engine engine = self.engine
@@ -741,57 +690,20 @@ cdef class Channel(Source):
         self.flush()
 
     cdef int flush(self) except -1:
-        "One write for all that waits. What a full pipe does not take waits for on_writable."
+        raise NotImplementedError
+
+    cdef int drained(self) except -1:
+        "Nothing waits any more: a channel at rest keeps no memory, and one buffer is kept for whoever writes next."
         cdef Outbox outbox = self.outbox
         cdef Engine engine = self.engine
-        cdef ssize_t count
-        while outbox.sent < outbox.end and not self.closed:
-            if self.is_socket:
-                count = send(self.write_fd, outbox.data + outbox.sent, outbox.waiting(), MSG_DONTWAIT | MSG_NOSIGNAL)
-            else:
-                count = write(self.write_fd, outbox.data + outbox.sent, outbox.waiting())
-            if count >= 0:
-                outbox.sent += count
-            elif errno == EAGAIN:
-                if not self.writing:
-                    self.writing = True
-                    engine.loop.add_writer(self.write_fd, self.on_writable)
-                if outbox.waiting() > engine.output_bytes_max:
-                    self.owner.lost("the client takes no answers")
-                elif outbox.waiting() > engine.output_low_bytes:
-                    self.stop_reading()
-                return 0
-            elif errno != EINTR:
-                self.lose(errno)
-                return 0
         if outbox.data != NULL:
-            if engine.spare == NULL and outbox.size <= 1 << 20:
+            if engine.spare == NULL and outbox.size <= SPARE_MAX:
                 engine.spare, engine.spare_size = outbox.data, outbox.size
                 outbox.data = NULL
             outbox.release()
         return 0
 
-    def on_writable(self):
-        """The loop's callback: the client takes answers again."""
-        self.flush()
-        if self.closed:
-            return
-        if self.outbox.waiting() == 0 and self.writing:
-            self.writing = False
-            self.engine.loop.remove_writer(self.write_fd)
-        if self.outbox.waiting() <= self.engine.output_low_bytes and not self.reading:
-            if not self.ended_input and not self.engine.closing:
-                self.start_reading()
-            if not self.held:
-                self.held = True
-                self.engine.loop.call_soon(self.resume)  # not inside this callback: the loop's turn is fair
-        if self.outbox.waiting() == 0 and (self.ended_input or self.engine.closing) and not self.calls:
-            self.owner.calls_ended()
-
     # ------------------------------------------------------------------------------------------ the end
-
-    def lose(self, int number):
-        self.owner.lost(f"connection lost (errno {number})")
 
     @property
     def idle(self):
@@ -799,12 +711,6 @@ cdef class Channel(Source):
         return not self.calls and self.outbox.waiting() == 0 and self.inbox.start >= self.inbox.ready
 
     def close(self):
-        """Takes the descriptors from the loop and drops what waits; calls in flight are the owner's to cancel first."""
-        if self.closed:
-            return
-        self.stop_reading()
-        if self.writing:
-            self.writing = False
-            self.engine.loop.remove_writer(self.write_fd)
+        """Nothing is read or written any more; calls in flight are the owner's to cancel."""
         self.closed = True
         self.outbox.release()

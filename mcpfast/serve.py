@@ -27,6 +27,8 @@ EXIT_GRACE_S = 0.5  # after the main thread ended, threads that block may still 
 def run(server: MCPServer[Any], transport: str | Sequence[str] = "stdio", *, loop: str = "auto") -> None:
     """Serves on a loop of its own until the end. `loop` is "uvloop", "asyncio", or "auto": uvloop where it is installed."""
     addresses = _addresses(transport)
+    if any(address.kind == "stdio" for address in addresses):
+        _check_standard_descriptors()
     runner = _new_loop(loop)
     asyncio.set_event_loop(runner)
     try:
@@ -185,16 +187,38 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(asyncio.wait(left, timeout=1.0))
 
 
+def _check_standard_descriptors() -> None:
+    """Before anything else opens a descriptor: on a closed 0 or 1 the loop's own would land."""
+    for fd, name in ((0, "stdin"), (1, "stdout")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise AddressError(f"stdio: {name} is closed") from None
+    try:
+        os.fstat(2)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def _do_not_linger() -> None:
     """A stdio server whose host is gone must be gone, too, even while a handler blocks in a thread that Python would join.
 
-    A daemon thread waits for the main thread's end and then, after a grace, leaves the process with its exit code unknown: 0.
+    Our own worker threads are daemons; those of `asyncio.to_thread` are not. Only where such are left a daemon thread watches
+    the main one, and when that has nothing left to do but join them, leaves after a grace.
     """
+    left = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
+    if left:
+        threading.Thread(target=_leave_at_exit, name="mcpfast-exit", daemon=True).start()
 
-    def leave() -> None:
-        threading.main_thread().join()
-        time.sleep(EXIT_GRACE_S)
-        sys.stderr.flush()
-        os._exit(0)
 
-    threading.Thread(target=leave, name="mcpfast-exit", daemon=True).start()
+def _leave_at_exit() -> None:
+    main = threading.main_thread().ident
+    while True:
+        time.sleep(EXIT_GRACE_S / 5)
+        frame = sys._current_frames().get(main or 0)
+        while frame is not None and frame.f_code is not threading._shutdown.__code__:  # type: ignore[attr-defined]
+            frame = frame.f_back
+        if frame is not None:  # the interpreter is ending and waits for threads
+            time.sleep(EXIT_GRACE_S)
+            sys.stderr.flush()
+            os._exit(0)

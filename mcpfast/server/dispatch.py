@@ -188,11 +188,12 @@ class Dispatcher:
     @staticmethod
     def _object(raw: Any, name: str) -> bytes:
         """An optional object among the params; null counts as absent, as clients have it."""
-        if raw is msgspec.UNSET or raw == b"null":
+        written = b"null" if raw is msgspec.UNSET else bytes(raw)
+        if written == b"null":
             return messages.EMPTY_OBJECT
-        if bytes(raw[:1]) != b"{":
+        if written[:1] != b"{":
             raise MCPError(INVALID_PARAMS, f"Invalid params: {name} must be an object")
-        return bytes(raw)
+        return written
 
     def _open_retry(self, request: Request, caller: Any, asked: messages.Retry) -> None:
         """Takes up an answered `input_required`. Legacy clients never send one: whatever they send under these names is ignored."""

@@ -67,8 +67,9 @@ class Host:
 
     async def __aexit__(self, *error: Any) -> None:
         self.server.serving(self, False)
-        self.engine.carriers.close()
-        await asyncio.sleep(0)
+        parked = self.engine.carriers.close()
+        if parked:
+            await asyncio.wait(parked, timeout=1.0)
         if self._lifespan is not None:
             await self._lifespan.__aexit__(*error)
 

@@ -1,4 +1,4 @@
-"""One connection over descriptors: how it lives and ends. stdio and sockets differ only in where the descriptors come from."""
+"""One connection over descriptors: its life and its end. stdio and sockets differ only in where the descriptors come from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mcpfast._spine import Channel
+from mcpfast._stream import StreamChannel
 from mcpfast.server.session import Peer, Session
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Stream:
         self._grace_s = grace_s
         self._on_closed = on_closed
         self._timer: TimerHandle | None = None
-        self.channel = Channel(host.engine, read_fd, write_fd, is_socket, self, watchable)
+        self.channel = StreamChannel(host.engine, read_fd, write_fd, is_socket, self, watchable)
         self.session = Session(host.server.limits, peer)
         self.session.channel = self.channel
         self.channel.session = self.session

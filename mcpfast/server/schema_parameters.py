@@ -1,0 +1,73 @@
+"""One parameter of a handler as a member of the arguments object, beyond the plainest kinds.
+
+Imported when the first handler with such a parameter is registered.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, get_args, get_origin
+
+import msgspec
+
+from mcpfast.errors import RegistrationError
+from mcpfast.server.callables import MISSING
+from mcpfast.server.schema_types import Fitter, Unfit, decoder
+
+
+def fit_parameter(name: str, annotation: Any, default: Any, function: str) -> tuple[Any, Any, str]:
+    """The annotation as msgspec reads it, the default as defstruct takes it, and the name on the wire.
+
+    Raises RegistrationError, which says what to change, for what cannot be read from JSON.
+    """
+    annotation, default, wire_name = _without_field(name, annotation, default)
+    try:
+        return _fit(annotation), _default(default), wire_name
+    except Unfit as error:
+        raise RegistrationError(f"{function}(): the parameter `{name}`: {error}") from None
+
+
+def _fit(annotation: Any) -> Any:
+    try:
+        kind = Fitter().fit(annotation)
+        decoder(kind)
+    except Unfit:
+        if "pydantic" not in sys.modules:
+            raise
+        from mcpfast.server.schema_pydantic import by_pydantic
+
+        try:
+            return by_pydantic(annotation)
+        except Unfit:
+            pass
+        raise  # what msgspec says is about the annotation, what pydantic says about pydantic
+    return kind
+
+
+def _without_field(name: str, annotation: Any, default: Any) -> tuple[Any, Any, str]:
+    """Takes default and alias out of pydantic's `Field`, given as the default or inside Annotated."""
+    if "pydantic" not in sys.modules:
+        return annotation, default, name
+    from mcpfast.server.schema_pydantic import field_default, is_field
+
+    if is_field(default):
+        annotation = Annotated[annotation, default]
+        default = MISSING
+    if get_origin(annotation) is not Annotated:
+        return annotation, default, name
+    for extra in get_args(annotation)[1:]:
+        if is_field(extra):
+            alias = extra.validation_alias if isinstance(extra.validation_alias, str) else extra.alias
+            name = alias or name
+            if default is MISSING and not extra.is_required():
+                default = field_default(extra)
+    return annotation, default, name
+
+
+def _default(default: Any) -> Any:
+    """A default as defstruct takes it: what can change is made anew for each call."""
+    if default is MISSING:
+        return msgspec.NODEFAULT
+    if isinstance(default, list | dict | set | bytearray):
+        return msgspec.field(default_factory=lambda: default.copy()) if default else default
+    return default
