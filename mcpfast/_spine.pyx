@@ -680,9 +680,13 @@ cdef class Channel(Source):
         return self.outbox.waiting()
 
     cdef int flush_soon(self) except -1:
-        if not self.corked and not self.flushing and not self.writing and not self.closed:
+        if self.corked or self.flushing or self.closed:
+            return 0
+        if not self.writing:
             self.flushing = True
             self.engine.loop.call_soon(self.flush_now)
+        elif self.outbox.waiting() > self.engine.output_bytes_max:
+            self.owner.lost("the client takes nothing")  # reading less does not help against what is pushed
         return 0
 
     def flush_now(self):

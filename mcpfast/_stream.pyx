@@ -95,9 +95,7 @@ cdef class StreamChannel(Channel):
                 if not self.writing:
                     self.writing = True
                     engine.loop.add_writer(self.write_fd, self.on_writable)
-                if outbox.waiting() > engine.output_bytes_max:
-                    self.owner.lost("the client takes no answers")
-                elif outbox.waiting() > engine.output_low_bytes:
+                if outbox.waiting() > engine.output_low_bytes:
                     self.stop_reading()
                 return 0
             elif errno != EINTR:
