@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,37 +44,34 @@ def describe(**members: Any) -> dict[str, Any]:
 class Handler:
     """A function of the user, callable from the loop."""
 
-    __slots__ = ("call", "context_at", "fields", "fn", "inline", "keywords", "signature")
+    __slots__ = ("call", "context_at", "fields", "inline", "keywords", "signature")
 
     def __init__(
         self, fn: Callable[..., Any], signature: Signature | RawSignature, server: Any, *, inline: bool = False
     ) -> None:
-        self.fn = fn
         self.signature = signature
         if inline and signature.is_async:
             raise RegistrationError(f"{signature.name}: inline=True is for `def`; an `async def` runs on the loop anyway")
         self.inline = inline
         self.call = fn if signature.is_async or inline else server.threaded(fn)
-        context = signature.context_name
-        parameters = [
-            parameter
-            for parameter in inspect.signature(fn).parameters.values()
-            if parameter.name == context or parameter.name in signature.field_names + signature.keyword_names
-        ]
-        names = [parameter.name for parameter in parameters]
-        self.context_at = names.index(context) if context is not None else -1
-        self.fields = tuple(name for name in names if name != context)
-        self.keywords = tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        self.fields = signature.field_names + signature.keyword_names
+        self.keywords = signature.keyword_names
+        self.context_at = signature.context_index
+        if signature.context_name is not None and self.context_at < 0:  # a keyword-only Context comes last
+            self.context_at = len(self.fields)
+            self.keywords += (signature.context_name,)
 
     async def __call__(self, values: dict[str, Any], context: Context[Any] | None) -> Any:
-        """Calls the function with values by name; what is missing keeps its default."""
+        """Calls the function with values by name; with a raw schema some may be missing, and keep their defaults."""
         named = dict(values)
+        if self.signature.context_name is not None:
+            named[self.signature.context_name] = context
         positional: list[Any] = []
-        for position, parameter in enumerate(inspect.signature(self.fn).parameters.values()):
-            if position == self.context_at and context is not None:
-                named[parameter.name] = context
-            if parameter.kind is inspect.Parameter.POSITIONAL_ONLY and parameter.name in named:
-                positional.append(named.pop(parameter.name))
+        if not isinstance(self.signature, RawSignature):
+            order = list(self.signature.field_names)
+            if self.signature.context_index >= 0:
+                order.insert(self.signature.context_index, self.signature.context_name or "")
+            positional = [named.pop(name) for name in order]
         value = self.call(*positional, **named)
         return value if self.inline else await value
 
