@@ -8,6 +8,12 @@
 from cpython.object cimport PyObject
 
 
+cdef extern from "Python.h":
+    ctypedef struct PyGetSetDef:
+        PyObject* (*get)(PyObject*, void*)
+        void* closure
+
+
 cdef class Source:
     # Handles lines inside the carrier's Task. WAITS: its call suspended, `carrier.yielded` is what it waits for.
     cdef int drain(self, Carrier carrier) except -1
@@ -41,6 +47,7 @@ cdef class Carriers:
     cdef readonly bint warm
     cdef object finished, task_type
     cdef list parked
+    cdef PyGetSetDef* must_cancel
     cdef readonly size_t made, retired_count
     cdef readonly size_t parked_max
     cdef Carrier take(self)

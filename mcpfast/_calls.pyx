@@ -31,6 +31,12 @@ cdef extern from "Python.h":
     PyObject* Py_None
     PyObject* Py_False
 
+cdef extern from *:
+    ctypedef struct PyGetSetDescrObject:
+        PyGetSetDef* d_getset
+
+cdef object GetSetDescriptor = type(type.__dict__["__dict__"])
+
 cdef enum:
     COLD = 0      # the Task has not made its first step
     PARKED = 1
@@ -176,7 +182,12 @@ cdef class Carrier:
 
     cdef bint clean(self) except -1:
         "Nothing of the last call is left in this Task: no context variable, no cancellation on its way."
-        cdef PyObject* flag = PyObject_GetAttr(<PyObject*>self.task, <PyObject*>MUST_CANCEL)
+        cdef Carriers home = self.home
+        cdef PyObject* flag
+        if home.must_cancel != NULL:
+            flag = home.must_cancel.get(<PyObject*>self.task, home.must_cancel.closure)
+        else:
+            flag = PyObject_GetAttr(<PyObject*>self.task, <PyObject*>MUST_CANCEL)
         pending = take_reference(flag)
         return <PyObject*>pending == Py_False and PyObject_RichCompareBool(self.context, self.home.base, Py_EQ) == 1
 
@@ -220,6 +231,9 @@ cdef class Carriers:
         self.parked_max = parked_max
         self.finished = loop.create_future()
         self.finished.set_result(None)
+        descriptor = task_type.__dict__.get(MUST_CANCEL)
+        if type(descriptor) is GetSetDescriptor:  # asked directly: 100 instructions less than as an attribute
+            self.must_cancel = (<PyGetSetDescrObject*>descriptor).d_getset
         self.warm = (
             warm
             and loop.get_task_factory() is None

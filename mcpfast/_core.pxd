@@ -2,6 +2,7 @@
 """The compiled heart, table of contents: bytes and tables, nothing that has opinions.
 
     frame_t, scan_frame ...   one strict pass over one line (_scan.h)
+    shape_t, shape_match ...  the same line again but for its id and arguments (_shape.h)
     Block                     memory that frames are read into, and the window msgspec decodes from
     Inbox                     bytes of one connection, cut into lines
     Outbox                    answers of one connection, corked: joined until somebody flushes
@@ -30,6 +31,7 @@ cdef extern from "_scan.h" nogil:
         SCAN_CLIENT_BAD
         SCAN_DEEP
         SCAN_PARAMS_BAD
+        SCAN_SHAPED
         SCAN_OK
         SCAN_BAD
         SCAN_BLANK
@@ -38,6 +40,12 @@ cdef extern from "_scan.h" nogil:
     int scan_frame(const char*, int depth_max, frame_t*, const char** end) noexcept
     int scan_is_id(span_t) noexcept
     size_t scan_write_string(char*, const char*, size_t) noexcept
+
+cdef extern from "_shape.h" nogil:
+    ctypedef struct shape_t:
+        uint32_t front
+    void shape_learn(shape_t*, const char* line, const char* end, const frame_t*) noexcept
+    int shape_match(const shape_t*, const char* line, const char* limit, frame_t*, const char** end) noexcept
 
 
 cdef bytes span_bytes(span_t span)
@@ -98,6 +106,7 @@ cdef struct entry_t:
 
 
 cdef class Table:
+    cdef readonly size_t version  # grows with every change
     cdef entry_t* entries
     cdef uint32_t mask
     cdef dict owned

@@ -288,6 +288,7 @@ cdef class Table:
         if key in self.owned:
             del self[key]
         self.owned[key] = value
+        self.version += 1
         if len(self.owned) * 2 > self.mask:
             self.rebuild((self.mask + 1) * 2)
         else:
@@ -295,6 +296,7 @@ cdef class Table:
 
     def __delitem__(self, bytes key not None):
         kept = self.owned.pop(key)  # lives until the table no longer points at it
+        self.version += 1
         self.rebuild(self.mask + 1)  # removal is rare: no tombstones to think about
 
     def get(self, bytes key not None):

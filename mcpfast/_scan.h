@@ -40,6 +40,7 @@ enum {
     SCAN_CLIENT_BAD = 16, /* _meta clientInfo is not an object */
     SCAN_DEEP = 32,       /* refused for its depth */
     SCAN_PARAMS_BAD = 64, /* params is there and is no object */
+    SCAN_SHAPED = 128,    /* known by its shape (_shape.h): nothing but `id` and `arguments` is set */
 };
 
 enum { SCAN_OK = 0, SCAN_BAD = 1, SCAN_BLANK = 2, SCAN_ARRAY = 3, SCAN_SCALAR = 4 };

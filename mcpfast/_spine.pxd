@@ -12,7 +12,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
 from mcpfast._calls cimport Carrier, Carriers, Source
-from mcpfast._core cimport Block, Blocks, Inbox, Outbox, Table, frame_t, span_t
+from mcpfast._core cimport Block, Blocks, Inbox, Outbox, Table, frame_t, shape_t, span_t
 
 
 cdef class Wire:
@@ -39,8 +39,12 @@ cdef class Entry:
     cdef readonly int kind
     cdef public bint fast
     cdef public bint own_task
+    cdef readonly bint scalars
     cdef bint inline
     cdef int dirty
+    cdef object decoded_type
+    cdef Py_ssize_t* offsets
+    cdef PyObject* argument(self, object decoded, Py_ssize_t index) except NULL
 
 
 cdef class Request:
@@ -85,6 +89,10 @@ cdef class Engine:
     cdef readonly size_t frame_bytes_max, id_bytes_max, output_high_bytes, output_low_bytes, output_bytes_max
     cdef readonly Py_ssize_t connection_calls_max
     cdef Entry routed
+    cdef shape_t shape
+    cdef Entry shape_entry
+    cdef Wire shape_wire
+    cdef size_t shape_version
     cdef char* spare
     cdef size_t spare_size
 
@@ -102,7 +110,10 @@ cdef class Channel(Source):
     cdef Batch batch
     cdef readonly size_t reads  # grows with every read: what the idle sweep looks at
     cdef Block submitted
+    cdef const char* line  # the one that is handled
     cdef int message(self, Carrier carrier, frame_t* frame, size_t bytes_in) except -1
+    cdef int learn(self, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1
+    cdef int again(self, Carrier carrier, const char* line) except -1
     cdef Wire wire_of(self, frame_t* frame)
     cdef int call(self, Carrier carrier, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1
     cdef int run(self, Carrier carrier, Entry entry, Wire wire, span_t id, Request request, PyObject* coroutine, frame_t* frame, size_t bytes_in) except -1

@@ -39,6 +39,7 @@ class Entry:
     kind: int
     fast: bool
     own_task: bool
+    scalars: bool
     def __init__(
         self,
         name: str,
@@ -53,7 +54,10 @@ class Entry:
         fast: bool = True,
         own_task: bool = False,
         inline: bool = False,
+        scalars: bool = False,
+        decoded_type: type | None = None,
     ) -> None: ...
+    def find_offsets(self, decoded_type: type | None) -> None: ...
 
 class Request:
     channel: Channel

@@ -307,13 +307,16 @@ def test_numbers_out_of_range_are_refused_not_fatal(revision: str) -> None:
 def test_a_message_split_at_every_byte(revision: str, loop: str) -> None:
     async def scenario() -> None:
         async with connected(make_server(), revision) as wire:
-            line = json.dumps(wire.message("tools/call", {"name": "echo", "arguments": {"text": "é€"}}, id=7)).encode()
-            for cut in range(1, len(line) + 1, 7):
+            length = 400
+            for cut in range(1, length, 7):
+                message = wire.message("tools/call", {"name": "echo", "arguments": {"text": "é€"}}, id=1000 + cut)
+                line = json.dumps(message).encode()
+                length = len(line)
                 wire.writer.write(line[:cut])
                 await asyncio.sleep(0)
                 wire.writer.write(line[cut:] + b"\r\n")
                 answer = await wire.receive()
-                assert answer["id"] == 7 and answer["result"]["content"][0]["text"] == "é€"
+                assert answer["id"] == 1000 + cut and answer["result"]["content"][0]["text"] == "é€"
 
     run(scenario(), loop)
 

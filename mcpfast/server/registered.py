@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Content of these types needs no look into `content`: its JSON is its text.
 PLAIN_TYPES = frozenset({int, float, bool})
+SCALARS = frozenset({str, int, float, bool})
 
 
 class ArgumentsRefused(Exception):
@@ -111,6 +112,8 @@ class Tool:
             fast=fast and not raw,
             own_task=own_task,
             inline=handler.inline,
+            scalars=not raw and SCALARS.issuperset(self.signature.arguments_type.__annotations__.values()),
+            decoded_type=None if raw else self.signature.arguments_type,
         )
 
     def describe(self) -> dict[str, Any]:
