@@ -312,6 +312,7 @@ def test_a_message_split_at_every_byte(revision: str, loop: str) -> None:
                 message = wire.message("tools/call", {"name": "echo", "arguments": {"text": "é€"}}, id=1000 + cut)
                 line = json.dumps(message).encode()
                 length = len(line)
+                wire.remember(message)
                 wire.writer.write(line[:cut])
                 await asyncio.sleep(0)
                 wire.writer.write(line[cut:] + b"\r\n")
