@@ -32,14 +32,13 @@ _HOME = {
     "AcceptedElicitation": "mcpfast.server.forms",
     "DeclinedElicitation": "mcpfast.server.forms",
     "CancelledElicitation": "mcpfast.server.forms",
-    "types": "mcpfast.protocol",
 }
 
 if TYPE_CHECKING:
     from mcpfast.client import Client
     from mcpfast.errors import McpFastError, MCPError, RegistrationError, ResourceNotFound, ToolError
     from mcpfast.limits import Limits
-    from mcpfast.protocol import types
+    from mcpfast import types
     from mcpfast.server.answers import CacheHint
     from mcpfast.server.app import MCPServer
     from mcpfast.server.content import AssistantMessage, Audio, Image, Message, ToolResult, UserMessage
@@ -73,15 +72,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "types":
+        return import_module("mcpfast.types")
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'mcpfast' has no attribute {name!r}")
-    from importlib import import_module
-
-    value = import_module("mcpfast.protocol.types") if name == "types" else getattr(import_module(home), name)
-    globals()[name] = value  # found once
+    value = globals()[name] = getattr(import_module(home), name)  # found once
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted({*globals(), *_HOME, "types"})

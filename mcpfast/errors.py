@@ -64,6 +64,9 @@ class ConnectionClosed(MCPError):
     def __init__(self, message: str = "Connection closed") -> None:
         super().__init__(INTERNAL_ERROR, message)
 
+    def __str__(self) -> str:  # no code: the peer sent none
+        return self.message
+
 
 class ToolError(McpFastError):
     """Raised by a tool to tell the model what went wrong: answered as a result with `isError: true`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -61,6 +62,7 @@ async def serve(
         from mcpfast.server.sealed import KeyRing
 
         server.state_keys = KeyRing.from_env("MCPFAST_STATE_KEYS")
+    gc.freeze()  # what is loaded by now stays: the collector need not look at it again
     async with Host(server, warm=os.environ.get("MCPFAST_WARM_TASKS", "1") != "0") as host:
         serving = Serving(host)
         try:

@@ -97,6 +97,18 @@ def test_ceiling_answers_every_call_once(ceiling: list[str], window: int, lockst
     assert 0 < run.latency_us["p50"] <= run.latency_us["p99"] <= run.latency_us["max"]
 
 
+def test_calls_go_around_the_tools() -> None:
+    """A server of which only one tool in three is right."""
+    wrong = "import json,sys\nfor l in sys.stdin:\n m=json.loads(l)\n if 'id' in m: print(json.dumps("
+    wrong += (
+        "{'jsonrpc':'2.0','id':m['id'],'result':{'content':[{'type':'text','text':m['params'].get('name')}]}}"
+    )
+    wrong += "),flush=True)"
+    tools = ["--tool", "a", "--tool", "hello", "--tool", "b"]
+    code, report, _ = report_of([sys.executable, "-S", "-E", "-c", wrong], *tools, "--calls", "300")
+    assert (code, report["calls"], report["error_kinds"]) == (1, 100, {"wrong_text": 200})
+
+
 def test_ceiling_answers_with_the_result_it_was_given(ceiling: list[str]) -> None:
     result = canned_result(tuple(odd("plain")), LEGACY)
     assert json.loads(result) == {"content": [{"type": "text", "text": "hello"}]}
@@ -160,8 +172,15 @@ def test_a_lying_server_is_caught(way: str, kind: str, count: int | None) -> Non
 
 def test_a_server_that_ends_is_told_with_its_exit_status() -> None:
     code, report, said = report_of(odd("ends"), "--calls", "400")
-    assert (code, report["calls"]) == (3, 49)
+    assert (code, report["calls"], report["error_kinds"]) == (3, 49, {"missing": 1})
     assert "exit status 7" in said
+
+
+def test_a_server_that_answers_everything_wrong_is_left_alone(ceiling: list[str]) -> None:
+    code, report, said = report_of(ceiling, "--text", "not hello", "--window", "64", "--duration", "20")
+    assert code == 1
+    assert 1_000 < report["error_kinds"]["wrong_text"] < 2_000
+    assert "most answers are wrong" in said
 
 
 def test_a_server_that_hangs_ends_the_run() -> None:
@@ -270,7 +289,9 @@ def test_verdicts(better: str, value: float, verdict: str) -> None:
 
 
 def run_of(rate: float) -> load.Run:
-    return load.Run(calls=1, seconds=1, rate_per_s=rate, latency_us={}, handshake_ms=0, loadgen={})
+    return load.Run(
+        calls=1, seconds=1, rate_per_s=rate, rate_p75_per_s=rate, latency_us={}, handshake_ms=0, loadgen={}
+    )
 
 
 def test_a_ratio_compares_neighbours_only() -> None:
@@ -282,8 +303,12 @@ def test_a_ratio_compares_neighbours_only() -> None:
 
 def test_a_result_is_kept_with_what_it_depends_on(tmp_path: Path) -> None:
     budget = budgets()["stdio_serial"]
-    keep(Row(budget, Measured(0.7, {"p50": 9.5}, 70_000, 100_000, [0.7]), "ok"), tmp_path / "r" / "one.jsonl")
-    keep(Row(budget, None, "skipped: no valgrind"), tmp_path / "r" / "one.jsonl")
+    keep(
+        Row(budget, Measured(0.7, {"p50": 9.5}, 70_000, 100_000, [0.7]), "ok"),
+        0.1,
+        tmp_path / "r" / "one.jsonl",
+    )
+    keep(Row(budget, None, "skipped: no valgrind"), 0.1, tmp_path / "r" / "one.jsonl")
     first, second = map(json.loads, (tmp_path / "r" / "one.jsonl").read_text().splitlines())
     assert (first["figure"], first["value"], first["bar"], first["verdict"]) == (
         "stdio_serial",

@@ -76,9 +76,8 @@ class Fake:
         )
 
     def answer(self, request: dict[str, Any], result: dict[str, Any] | None = None, **members: Any) -> None:
-        if self.revision == MODERN:
-            members = {"resultType": "complete"} | members
-        self.send({"jsonrpc": "2.0", "id": request["id"], "result": (result or {}) | members})
+        known = {"resultType": "complete"} if self.revision == MODERN else {}
+        self.send({"jsonrpc": "2.0", "id": request["id"], "result": known | (result or {}) | members})
 
     def text(self, request: dict[str, Any], text: str) -> None:
         """Answers a tool call with this text."""
@@ -156,6 +155,11 @@ class FakeTransport(Transport):
         self._open = writer, fake, asyncio.create_task(play(), name="script")
         return reader, writer
 
+    async def played(self) -> None:
+        """Waits until the script is through."""
+        assert self._open is not None
+        await asyncio.wait([self._open[2]])
+
     async def close(self) -> None:
         if self._open is None:
             return
@@ -173,6 +177,12 @@ class FakeTransport(Transport):
 
 def fake_client(*scripts: Script, **options: Any) -> Client:
     return Client(FakeTransport(*scripts), **{"timeout_s": 5.0} | options)
+
+
+async def played(client: Client) -> None:
+    """Waits, inside `async with`, until the script of this client is through."""
+    assert isinstance(client._transport, FakeTransport)
+    await client._transport.played()
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:

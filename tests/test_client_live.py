@@ -37,7 +37,7 @@ class Live:
             # What a test sets is looked up when it is called.
             elicitation_callback=lambda *asked: self.elicit(*asked),  # noqa: PLW0108
             sampling_callback=lambda *asked: self.sample(*asked),  # noqa: PLW0108
-            roots=["/tmp", types.Root(uri="file:///srv", name="srv")],
+            roots=["/srv/files", types.Root(uri="file:///srv", name="srv")],
             logging_callback=self.logs.append,
             message_handler=self.messages.append,
             log_level="info",
@@ -54,7 +54,7 @@ class Live:
 def server_file(peer: Peer, folder: Path) -> list[str]:
     if peer.python is None:
         pytest.skip(f"no {peer.name} server here: set MCPFAST_PEER_PYTHON to a Python that has mcp 2.3.0")
-    path = folder / f"{peer.name}.py"
+    path = folder / f"{peer.name}_server.py"
     path.write_text(peer.source)
     return [peer.python, str(path)]
 
@@ -67,13 +67,13 @@ def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module", params=list(ERAS))
 def live(request: pytest.FixtureRequest, command: list[str]) -> Iterator[Live]:
     live = Live(command, ERAS[request.param])
-    live.run(live.client.__aenter__())
-    try:
-        assert live.modern == (request.param == "modern")
-        yield live
-    finally:
-        live.run(live.client.__aexit__(None, None, None))
-        live.runner.close()
+    with live.runner:
+        live.run(live.client.__aenter__())
+        try:
+            assert live.modern == (request.param == "modern")
+            yield live
+        finally:
+            live.run(live.client.__aexit__(None, None, None))
 
 
 def refuse(*_: Any) -> Any:
@@ -231,7 +231,7 @@ def test_sampling_and_roots(live: Live) -> None:
 
     live.sample = sample
     assert live.run(live.client.call_tool("sample")).text == "hi yourself"
-    assert live.run(live.client.call_tool("roots")).data == ["file:///tmp", "file:///srv"]
+    assert live.run(live.client.call_tool("roots")).data == ["file:///srv/files", "file:///srv"]
 
 
 def test_two_questions_are_asked_at_the_same_time(live: Live) -> None:

@@ -231,4 +231,5 @@ class Peer(NamedTuple):
 HERE = sys.executable if importlib.util.find_spec("mcp") else None
 PEERS = [
     Peer("official", os.environ.get("MCPFAST_PEER_PYTHON", HERE), OFFICIAL),
+    Peer("mcpfast", sys.executable, OURS),
 ]

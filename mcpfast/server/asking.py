@@ -46,6 +46,17 @@ class InputRequired(BaseException):
         self.questions = questions
 
 
+def joined(error: BaseExceptionGroup[Any]) -> InputRequired | None:
+    """The questions of a task group's children as those of one round; None where anything else went wrong in it."""
+    found: list[InputRequired] = []
+    for one in error.exceptions:
+        inner = joined(one) if isinstance(one, BaseExceptionGroup) else one
+        if not isinstance(inner, InputRequired):
+            return None
+        found.append(inner)
+    return InputRequired(found[0].asker, [question for one in found for question in one.questions])
+
+
 class ReplayMismatch(McpFastError):
     """A handler that ran again asked something else under the same key than it did before."""
 
@@ -130,7 +141,7 @@ class Asker:
         """The client must have declared it; a legacy one is simply unable, a modern one is told what to declare (-32021)."""
         name, *modes = question.capability
         declared = self.caller.capabilities.get(name)
-        able = isinstance(declared, dict)
+        able = isinstance(declared, dict) and self._exists(question.capability)
         for mode in modes if able else ():
             # an empty elicitation capability means forms (section 5.1)
             able = able and (mode in declared or (name == "elicitation" and mode == "form" and not declared))
@@ -139,6 +150,13 @@ class Asker:
         if self.caller.revision.modern:
             raise modern.missing_capability(*(question.capability if modes != ["form"] else (name,)))
         raise ToolError(f"This client cannot be asked: it does not support {'.'.join(question.capability)}")
+
+    def _exists(self, capability: tuple[str, ...]) -> bool:
+        """Whether the revision has such questions; clients declare what they know before they know the revision."""
+        revision = self.caller.revision
+        if capability[-1] in ("url", "tools"):
+            return bool(revision.icons)  # since 2025-11-25
+        return bool(revision.structured) or capability[0] != "elicitation"  # forms since 2025-06-18
 
     async def _ask_now(self, questions: list[Question[Any]]) -> list[Any]:
         session = self._request.channel.session

@@ -84,7 +84,7 @@ class Context(Generic[LifespanT]):
         self._dispatcher = dispatcher
         self._request = request
         self._asker: Asker | None = None
-        self._caller: Any = request.state
+        self._caller: Any = None
         self._request_info: RequestInfo | None = None
         self._last_progress = -math.inf
 

@@ -32,7 +32,7 @@ from mcpfast.errors import (
 )
 from mcpfast.protocol import legacy, messages, modern, projection
 from mcpfast.protocol.revisions import BY_VERSION, LOG_LEVEL_INDEX, MODERN_VERSIONS, REVISIONS
-from mcpfast.server.asking import Asker, BadAnswer, InputRequired, ReplayMismatch, State, refuse_state
+from mcpfast.server.asking import Asker, BadAnswer, InputRequired, ReplayMismatch, State, joined, refuse_state
 from mcpfast.server.context import Context
 from mcpfast.server.registered import ArgumentsRefused, Tool
 from mcpfast.server.session import Listen, Session
@@ -414,7 +414,7 @@ class Dispatcher:
 
     def refused(self, entry: Entry, wire: Wire, error: BaseException) -> bytes:
         """Arguments that do not fit: seen by the model from 2025-11-25 on, a protocol error before (section 12.4)."""
-        text = f"Invalid arguments for tool {entry.name}: {error}"
+        text = f"Invalid arguments for tool {entry.name}: {str(error)[:300]}"  # it may quote a name of any length
         self.log_refusal("arguments of %s", entry.name)
         if REVISIONS[wire.index].argument_errors_are_results:
             return messages.result_tail(self.tool_error(text, wire))
@@ -428,6 +428,8 @@ class Dispatcher:
         tool = isinstance(entry.owner, Tool) or (request is not None and request.method == "tools/call")
         if request is not None and request.cancelled is not None:
             return None
+        if isinstance(error, BaseExceptionGroup):
+            error = joined(error) or error
         if isinstance(error, InputRequired) and request is not None:
             return self._input_required(request, error, wire)
         if isinstance(error, MCPError):
@@ -483,7 +485,11 @@ class Dispatcher:
         return state[0] if isinstance(state, tuple) else state
 
     def asker_of(self, request: Request, caller: Any) -> Asker:
-        return request.state[1] if isinstance(request.state, tuple) else Asker(self, request, caller)
+        """One for a request: the Contexts of a tool and of the resources it reads share what was asked and done."""
+        if not isinstance(request.state, tuple):
+            request.state = (caller, Asker(self, request, caller))
+        asker: Asker = request.state[1]
+        return asker
 
     def seal(self, state: State, binding: bytes) -> str:
         ttl_s = self.limits.sealed_state_s

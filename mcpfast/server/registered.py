@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 import msgspec
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from mcpfast.server.dispatch import Dispatcher
     from mcpfast.server.uri_template import UriTemplate
 
-# Content of these types needs no look into `content`: its JSON is its text.
-PLAIN_TYPES = frozenset({int, float, bool})
 SCALARS = frozenset({str, int, float, bool})
 
 
@@ -80,7 +78,7 @@ class Handler:
 class Tool:
     """A registered tool. `entry` is what the hot way sees of it."""
 
-    __slots__ = ("_answers", "_members", "entry", "handler", "name", "signature")
+    __slots__ = ("_answers", "_members", "_promised", "entry", "handler", "name", "signature")
 
     def __init__(
         self,
@@ -98,7 +96,9 @@ class Tool:
         self._answers = answers
         self._members = members
         raw = isinstance(self.signature, RawSignature)
-        text = not raw and self.signature.return_type is str and self.signature.structured_output is not False
+        # A value of exactly the type that the annotation promises needs no look into `content`: its JSON is its text, too.
+        self._promised = _plain_type(self.signature) if self.signature.is_structured else None
+        text = self._promised is str
         self.entry = Entry(
             name,
             self,
@@ -146,16 +146,24 @@ class Tool:
     def encode(self, value: Any, wire: Wire) -> bytes:
         """A handler's value as the result's JSON (section 12.3)."""
         answers = self._answers()
-        if type(value) in PLAIN_TYPES:
-            # 2.1 us instead of 9 us by way of `content`
-            text = messages.encode(value).decode()
+        if type(value) is self._promised and value is not None:
+            # 2 us instead of 9 us by way of `content`
+            structured = self.signature.encode_structured(value)
+            text = value if self._promised is str else (structured[10:-1] if self.signature.wraps_output else structured).decode()
             members = b'"content":[{"type":"text","text":%b}]' % json_string(text)
-            if wire.structured and self.signature.output_schema is not None:
-                members += b',"structuredContent":' + self.signature.encode_structured(value)
+            if wire.structured:
+                members += b',"structuredContent":' + structured
             return answers.complete(members, wire)
         from mcpfast.server.content import to_call_result  # most results need it, but not the first answer of a process
 
         return answers.call(msgspec.to_builtins(to_call_result(value, self.signature)), wire)
+
+
+def _plain_type(signature: Signature | RawSignature) -> type | None:
+    """The class that an annotation names, where it is one of plain data; dict for `dict[str, T]`."""
+    kind = get_origin(signature.return_type) or signature.return_type
+    plain = isinstance(kind, type) and not signature.returns_content and kind not in (list, tuple, set, frozenset)
+    return kind if plain else None
 
 
 class Resource:

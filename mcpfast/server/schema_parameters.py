@@ -12,27 +12,31 @@ import msgspec
 
 from mcpfast.errors import RegistrationError
 from mcpfast.server.callables import MISSING
-from mcpfast.server.schema_types import Fitter, Unfit, decoder
+from mcpfast.server.schema_foreign import Impossible, Unfit, decoder
+from mcpfast.server.schema_types import Fitter, may_be_pydantic
 
 
-def fit_parameter(name: str, annotation: Any, default: Any, function: str) -> tuple[Any, Any, str]:
-    """The annotation as msgspec reads it, the default as defstruct takes it, and the name on the wire.
+def fit_parameter(name: str, annotation: Any, default: Any, function: str) -> tuple[Any, Any, Any, str]:
+    """The annotation as msgspec reads it, the default as defstruct takes it and as a schema shows it (NODEFAULT for
+    none), and the name on the wire.
 
     Raises RegistrationError, which says what to change, for what cannot be read from JSON.
     """
     annotation, default, wire_name = _without_field(name, annotation, default)
     try:
-        return _fit(annotation), _default(default), wire_name
+        kind = _fit(annotation)
     except Unfit as error:
         raise RegistrationError(f"{function}(): the parameter `{name}`: {error}") from None
+    shown = msgspec.NODEFAULT if default is MISSING or hasattr(default, "default_factory") else default
+    return kind, _default(default), shown, wire_name
 
 
 def _fit(annotation: Any) -> Any:
     try:
         kind = Fitter().fit(annotation)
         decoder(kind)
-    except Unfit:
-        if "pydantic" not in sys.modules:
+    except Unfit as error:
+        if isinstance(error, Impossible) or not may_be_pydantic(annotation):
             raise
         from mcpfast.server.schema_pydantic import by_pydantic
 
@@ -40,7 +44,7 @@ def _fit(annotation: Any) -> Any:
             return by_pydantic(annotation)
         except Unfit:
             pass
-        raise  # what msgspec says is about the annotation, what pydantic says about pydantic
+        raise  # what was said first is about the annotation
     return kind
 
 
@@ -69,5 +73,9 @@ def _default(default: Any) -> Any:
     if default is MISSING:
         return msgspec.NODEFAULT
     if isinstance(default, list | dict | set | bytearray):
-        return msgspec.field(default_factory=lambda: default.copy()) if default else default
+        return msgspec.field(default_factory=default.copy) if default else default
+    if isinstance(default, msgspec.Struct) and not default.__struct_config__.frozen:
+        from copy import copy
+
+        return msgspec.field(default_factory=lambda: copy(default))
     return default

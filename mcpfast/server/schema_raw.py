@@ -24,11 +24,11 @@ def validator(schema: Any, where: str) -> Callable[[Any], None]:
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise RegistrationError(f'{where}(): the root of an input schema must say "type": "object"')
     try:
-        dialect = jsonschema_rs.validator_cls_for(schema) if "$schema" in schema else None
-        compiled = (dialect or jsonschema_rs.Draft202012Validator)(schema, mask="the value", offline=True)
+        compiled = jsonschema_rs.validator_for(schema, mask="the value", offline=True)
+    except jsonschema_rs.ValidationError as error:
+        raise RegistrationError(f"{where}(): its input schema cannot be used: {_one_line(error)}") from None
     except (ValueError, jsonschema_rs.ReferencingError) as error:
-        reason = getattr(error, "message", str(error)).partition("\n")[0]
-        raise RegistrationError(f"{where}(): its input schema cannot be used: {reason}") from None
+        raise RegistrationError(f"{where}(): its input schema cannot be used: {error}") from None
 
     def validate(value: Any) -> None:
         try:

@@ -25,8 +25,8 @@ class Described:
     the parameters to pass by position, `keyword_names` those to pass by name; `context_name` is the parameter for the
     Context or None, `context_index` its place among the positional ones (-1: none of them).
 
-    `return_type` is the annotation (Any where there is none). `output_schema` is None for a tool without structured
-    content; otherwise `encode_structured(value)` gives the JSON of structuredContent for a handler's value, and
+    `return_type` is the annotation (Any where there is none). A tool `is_structured` when it has an `output_schema`;
+    then `encode_structured(value)` gives the JSON of structuredContent for a handler's value, and
     `check_structured(structured)` for what a handler has put together itself. Both raise TypeError for what does not
     conform. `wraps_output` says that the value stands under "result"; `returns_content` that the annotation names
     content blocks.
@@ -75,6 +75,10 @@ class Described:
             else:
                 self._docs = ("", {})
         return self._docs
+
+    @property
+    def is_structured(self) -> bool:
+        return self._output.encode is not None
 
     @property
     def wraps_output(self) -> bool:
@@ -127,7 +131,7 @@ class Signature(Described):
         if all(field.is_plain for field in self._fields):
             self.decode: Callable[[Any], Any] = msgspec.json.Decoder(self.arguments_type).decode
         else:
-            from mcpfast.server.schema_types import decoder
+            from mcpfast.server.schema_foreign import decoder
 
             self.decode = decoder(self.arguments_type).decode
 
@@ -193,7 +197,7 @@ class Signature(Described):
     def _convert(self, values: dict[str, Any]) -> Any:
         if all(field.is_plain for field in self._fields):
             return msgspec.convert(values, self.arguments_type, strict=False)
-        from mcpfast.server.schema_types import read_custom
+        from mcpfast.server.schema_foreign import read_custom
 
         return msgspec.convert(values, self.arguments_type, strict=False, dec_hook=read_custom)
 
@@ -247,15 +251,22 @@ class RawSignature(Described):
 
 
 class _Field:
-    """A parameter as a member of the arguments object. `kind` is its annotation as msgspec reads it."""
+    """A parameter as a member of the arguments object.
 
-    __slots__ = ("default", "is_plain", "kind", "name", "wire_name")
+    `kind` is its annotation as msgspec reads it, `default` what defstruct takes and `shown` what the schema tells;
+    NODEFAULT for a parameter that must be there.
+    """
 
-    def __init__(self, name: str, kind: Any, default: Any, *, wire_name: str, is_plain: bool) -> None:
+    __slots__ = ("default", "is_plain", "kind", "name", "shown", "wire_name")
+
+    def __init__(
+        self, name: str, kind: Any, default: Any, shown: Any, wire_name: str, *, is_plain: bool = False
+    ) -> None:
         self.name = name
-        self.wire_name = wire_name
         self.kind = kind
-        self.default = default  # as defstruct takes it; NODEFAULT for a parameter that must be there
+        self.default = default
+        self.shown = shown
+        self.wire_name = wire_name
         self.is_plain = is_plain
 
     @classmethod
@@ -267,17 +278,14 @@ class _Field:
         plain = annotation is Any or (type(annotation) is type and annotation in SCALARS)
         if plain and (default is MISSING or type(default) in _PLAIN_DEFAULTS):
             default = msgspec.NODEFAULT if default is MISSING else default
-            return cls(parameter.name, annotation, default, wire_name=parameter.name, is_plain=True)
+            return cls(parameter.name, annotation, default, default, parameter.name, is_plain=True)
         from mcpfast.server.schema_parameters import fit_parameter
 
-        kind, default, wire_name = fit_parameter(parameter.name, annotation, default, function)
-        return cls(parameter.name, kind, default, wire_name=wire_name, is_plain=False)
+        return cls(parameter.name, *fit_parameter(parameter.name, annotation, default, function))
 
     def member(self) -> tuple[str, Any, bool, Any]:
         """As schema.Writer wants it."""
-        must = self.default is msgspec.NODEFAULT
-        shown = msgspec.NODEFAULT if hasattr(self.default, "default_factory") else self.default
-        return self.wire_name, self.kind, must, shown
+        return self.wire_name, self.kind, self.default is msgspec.NODEFAULT, self.shown
 
 
 def _arguments_type(fields: list[_Field], function: str) -> type[msgspec.Struct]:

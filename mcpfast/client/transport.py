@@ -1,0 +1,213 @@
+"""How a client's bytes reach a server: a socket, a child process, or a server object in this very process.
+
+A transport opens and closes; what the bytes mean is decided above it (`session.py`). To bring your own,
+subclass `Transport` and hand an instance to `Client(...)`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeGuard
+
+from mcpfast.errors import AddressError
+
+READ_BYTES = 1 << 18  # what one read takes at most, and what a reader holds before it pauses the server
+CLOSE_S = 1.0  # a socket may take this long to send what was written before it is closed
+
+TARGETS = (
+    'a server object, "tcp://HOST:PORT", "unix:///path/to.sock", a Python file, a list of words that is a '
+    "command, or Client.stdio(command)"
+)
+
+
+class Reader(Protocol):
+    """What a session reads from. `asyncio.StreamReader` is one."""
+
+    async def read(self, n: int = -1, /) -> bytes:
+        """Some bytes, at most `n`, as soon as there are any; `b""` at the end of the stream."""
+
+
+class Writer(Protocol):
+    """What a session writes to. `asyncio.StreamWriter` is one."""
+
+    def write(self, data: bytes, /) -> None:
+        """Sends soon, never blocks."""
+
+    async def drain(self) -> None:
+        """Waits while the server takes nothing. Raises ConnectionError when it is gone."""
+
+
+class Transport:
+    """One way to one server. Opened once at a time; may be opened again after it was closed."""
+
+    async def open(self) -> tuple[Reader, Writer]:
+        """Connects. Raises AddressError when it cannot; then nothing is left open."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Lets go of everything, within a deadline of its own. Harmless when nothing is open."""
+        raise NotImplementedError
+
+    async def last_words(self) -> str:
+        """Why the server ended, as far as anybody knows: it is added to the error of whoever waits.
+
+        "" for nothing known.
+        """
+        return ""
+
+
+class SocketTransport(Transport):
+    """A stream socket: TCP when `host` and `port` are given, a Unix socket when `path` is."""
+
+    def __init__(self, *, host: str = "", port: int = 0, path: str = "") -> None:
+        self._host, self._port, self._path = host, port, path
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def open(self) -> tuple[Reader, Writer]:
+        try:
+            if self._path:
+                reader, writer = await asyncio.open_unix_connection(self._path, limit=READ_BYTES)
+            else:
+                # asyncio and uvloop both set TCP_NODELAY: a small request does not wait for the
+                # acknowledgement of the last.
+                reader, writer = await asyncio.open_connection(self._host, self._port, limit=READ_BYTES)
+        except OSError as error:
+            where = self._path or f"{self._host} port {self._port}"
+            what = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
+            raise AddressError(f"Cannot connect to {where}: {what}") from error
+        self._writer = writer
+        return reader, writer
+
+    async def close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        try:
+            writer.close()
+            async with asyncio.timeout(CLOSE_S):
+                await writer.wait_closed()
+        except (OSError, TimeoutError):  # the server takes no more, or is gone
+            pass
+        finally:
+            writer.transport.abort()
+
+
+class MemoryTransport(Transport):
+    """A server object of this process, reached through memory: for tests, and for hosts that embed one.
+
+    `mcpfast.transports.memory.connect(server, **options)` serves one connection for as long as its context
+    lasts, and gives the client's reader and writer.
+    """
+
+    def __init__(self, server: object, options: Mapping[str, Any]) -> None:
+        self._server = server
+        self._options = options
+        self._connection: contextlib.AbstractAsyncContextManager[tuple[Reader, Writer]] | None = None
+
+    async def open(self) -> tuple[Reader, Writer]:
+        # By name, since the client must not depend on the server: whoever passes one has loaded it already.
+        from importlib import import_module
+
+        connection = import_module("mcpfast.transports.memory").connect(self._server, **self._options)
+        streams: tuple[Reader, Writer] = await connection.__aenter__()
+        self._connection = connection
+        return streams
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.__aexit__(None, None, None)
+
+
+class StdioServer(NamedTuple):
+    """A server that is started as a child process and spoken to over its stdin and stdout.
+
+    `env` None: the child inherits our environment. A mapping: the child gets these variables and the few that
+    programs need to run at all (PATH, HOME, LANG and their kin), none of our others: for servers that need
+    not know our secrets. `stderr` None: shown on our stderr; `subprocess.DEVNULL`: not shown; anything with
+    `write`: written there. In every case its end is kept, and told when the server dies.
+    """
+
+    command: str
+    args: Sequence[str] = ()
+    env: Mapping[str, str] | None = None
+    cwd: str | os.PathLike[str] | None = None
+    stderr: Any = None
+
+
+def command_of(command: str | Sequence[str], args: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The program and its arguments.
+
+    A single string is split as a shell would; several words are taken as they are.
+    """
+    if isinstance(command, str) and not args:
+        import shlex
+
+        command = shlex.split(command)
+    words = [command, *args] if isinstance(command, str) else [*command, *args]
+    if not words or not words[0]:
+        raise AddressError("No command given; say for example Client.stdio(['python', 'server.py'])")
+    return words[0], words[1:]
+
+
+def transport_for(target: object, **options: Any) -> Transport:
+    """The way to `target`, in any of the forms of `TARGETS`; `options` are for a server object alone.
+
+    Raises AddressError for what is none of them.
+    """
+    if isinstance(target, Transport):
+        return target
+    if isinstance(target, os.PathLike):
+        target = os.fspath(target)
+    if isinstance(target, str):
+        return _by_address(target)
+    if isinstance(target, list | tuple) and not isinstance(target, StdioServer):
+        target = StdioServer(*command_of([str(word) for word in target], ()))
+    if _is_command(target):
+        from mcpfast.client.process import StdioTransport
+
+        return StdioTransport(
+            StdioServer(
+                target.command,
+                tuple(target.args),
+                target.env,
+                target.cwd,
+                getattr(target, "stderr", None),
+            )
+        )
+    if target is None or isinstance(target, bytes | int | float | dict | set):
+        raise AddressError(f"Cannot reach a server by {target!r}; use {TARGETS}")
+    return MemoryTransport(target, options)
+
+
+def _is_command(target: object) -> TypeGuard[StdioServer]:
+    """Our own `StdioServer`, or another library's description of the same."""
+    return isinstance(getattr(target, "command", None), str) and hasattr(target, "args")
+
+
+def _by_address(address: str) -> Transport:
+    if address.startswith("tcp://"):
+        host, colon, port = address.removeprefix("tcp://").rstrip("/").rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")  # an IPv6 address
+        if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise AddressError(f"{address!r} is not an address; write tcp://HOST:PORT")
+        return SocketTransport(host=host, port=int(port))
+    if address.startswith("unix://"):
+        path = address.removeprefix("unix://")
+        if not path.startswith("/"):
+            raise AddressError(f"{address!r} is not an address; write unix:///absolute/path")
+        return SocketTransport(path=path)
+    if address.startswith(("http://", "https://", "ws://", "wss://")):
+        scheme = address.partition(":")[0]
+        raise AddressError(f"{address!r}: {scheme} is not spoken here yet; use {TARGETS}")
+    if address.endswith(".py"):
+        if not os.path.isfile(address):
+            raise AddressError(f"{address!r} is not a file")
+        from mcpfast.client.process import StdioTransport
+
+        return StdioTransport(StdioServer(sys.executable, (address,)))
+    raise AddressError(f"{address!r} is not an address; use {TARGETS}")
