@@ -1,0 +1,67 @@
+"""Instructions a call, counted by callgrind: the same to the last digits wherever times swing threefold.
+
+The server runs under valgrind twice, for a few calls and for many; the difference, divided by the calls
+between, is what a call costs. Start and end cancel out. The load generator sends in lockstep, so that each run
+reads and writes the same bytes in the same pieces.
+"""
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import which
+
+from benches.load import RunFailed, Shape, drive
+
+FEW, MANY = 1_280, 7_680  # both hold whole windows of 64
+PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def have_valgrind() -> bool:
+    return which("valgrind") is not None
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Hashes of strings, and with them the layout of every dict, are the same in each run."""
+    before = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONHASHSEED"]
+        else:
+            os.environ["PYTHONHASHSEED"] = before
+
+
+def counted(shape: Shape, command: Sequence[str], calls: int, out: Path) -> int:
+    """All instructions of a server's life with `calls` calls; callgrind's profile stays in `out`."""
+    valgrind = [
+        "valgrind",
+        "--tool=callgrind",
+        "--vgdb=no",
+        f"--callgrind-out-file={out}",
+        f"--log-file={out}.log",
+    ]
+    drive(shape, [*valgrind, *command], calls=calls, timeout=300)
+    found = re.search(r"^(?:summary|totals): (\d+)", out.read_text(), re.MULTILINE)
+    if found is None:
+        raise RunFailed(f"callgrind wrote no total: {Path(f'{out}.log').read_text()}")
+    return int(found[1])
+
+
+def instructions_a_call(shape: Shape, command: Sequence[str]) -> float:
+    """What one call costs the server, in instructions of user space.
+
+    Raises:
+        RunFailed: the server does not run, under valgrind or at all.
+    """
+    with repeatable(), tempfile.TemporaryDirectory() as folder:
+        drive(shape, command, calls=FEW)  # writes .pyc files, so that neither run below does
+        few = counted(shape, command, FEW, Path(folder) / "few")
+        many = counted(shape, command, MANY, Path(folder) / "many")
+    return (many - few) / (MANY - FEW)
