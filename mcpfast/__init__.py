@@ -32,29 +32,55 @@ _HOME = {
     "AcceptedElicitation": "mcpfast.server.forms",
     "DeclinedElicitation": "mcpfast.server.forms",
     "CancelledElicitation": "mcpfast.server.forms",
+    "ElicitationResult": "mcpfast.server.forms",
+    "UrlElicitationRequiredError": "mcpfast.errors",
+    "Icon": "mcpfast.protocol.blocks",
+    "TextResource": "mcpfast.server.resources",
+    "BinaryResource": "mcpfast.server.resources",
+    "FileResource": "mcpfast.server.resources",
+    "FunctionResource": "mcpfast.server.resources",
 }
 
 if TYPE_CHECKING:
-    from mcpfast.client import Client
-    from mcpfast.errors import McpFastError, MCPError, RegistrationError, ResourceNotFound, ToolError
-    from mcpfast.limits import Limits
     from mcpfast import types
+    from mcpfast.client import Client
+    from mcpfast.errors import (
+        MCPError,
+        McpFastError,
+        RegistrationError,
+        ResourceNotFound,
+        ToolError,
+        UrlElicitationRequiredError,
+    )
+    from mcpfast.limits import Limits
+    from mcpfast.protocol.blocks import Icon
     from mcpfast.server.answers import CacheHint
     from mcpfast.server.app import MCPServer
     from mcpfast.server.content import AssistantMessage, Audio, Image, Message, ToolResult, UserMessage
     from mcpfast.server.context import Context
-    from mcpfast.server.forms import AcceptedElicitation, CancelledElicitation, DeclinedElicitation
+    from mcpfast.server.forms import (
+        AcceptedElicitation,
+        CancelledElicitation,
+        DeclinedElicitation,
+        ElicitationResult,
+    )
+    from mcpfast.server.resources import BinaryResource, FileResource, FunctionResource, TextResource
     from mcpfast.server.sealed import KeyRing
 
 __all__ = [
     "AcceptedElicitation",
     "AssistantMessage",
     "Audio",
+    "BinaryResource",
     "CacheHint",
     "CancelledElicitation",
     "Client",
     "Context",
     "DeclinedElicitation",
+    "ElicitationResult",
+    "FileResource",
+    "FunctionResource",
+    "Icon",
     "Image",
     "KeyRing",
     "Limits",
@@ -64,8 +90,10 @@ __all__ = [
     "Message",
     "RegistrationError",
     "ResourceNotFound",
+    "TextResource",
     "ToolError",
     "ToolResult",
+    "UrlElicitationRequiredError",
     "UserMessage",
     "types",
 ]

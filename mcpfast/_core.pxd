@@ -6,6 +6,7 @@
     Block                     memory that frames are read into, and the window msgspec decodes from
     Inbox                     bytes of one connection, cut into lines
     Outbox                    answers of one connection, corked: joined until somebody flushes
+    Shapes                    the last calls, to be known again at one look
     Table                     raw names to objects, at the same cost for 10 and 10,000
 """
 from cpython.object cimport PyObject
@@ -96,6 +97,19 @@ cdef class Outbox:
 
     cdef inline size_t waiting(self) noexcept:
         return self.end - self.sent
+
+
+cdef enum:
+    SHAPES = 8
+
+
+cdef class Shapes:
+    cdef shape_t shapes[SHAPES]
+    cdef int last, oldest
+    cdef bint any
+    cdef int find(self, const char* line, const char* limit, frame_t* frame, const char** end) noexcept
+    cdef int learn(self, const char* line, const char* end, frame_t* frame) noexcept
+    cdef void forget(self) noexcept
 
 
 cdef struct entry_t:

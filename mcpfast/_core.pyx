@@ -248,6 +248,37 @@ cdef class Outbox:
         return 0
 
 
+# ---------------------------------------------------------------------------------------------- the same call again
+
+@cython.final
+cdef class Shapes:
+    """The last few shapes of calls (_shape.h): enough for a client that calls a handful of tools in turn."""
+
+    cdef int find(self, const char* line, const char* limit, frame_t* frame, const char** end) noexcept:
+        "The number of the shape that this line has, the last one found first; -1 for none."
+        cdef int k, i
+        for k in range(SHAPES):
+            i = (self.last + k) % SHAPES
+            if self.shapes[i].front and shape_match(&self.shapes[i], line, limit, frame, end):
+                self.last = i
+                return i
+        return -1
+
+    cdef int learn(self, const char* line, const char* end, frame_t* frame) noexcept:
+        "The number under which the line's shape is known from now on; the oldest one is forgotten."
+        cdef int i = self.oldest
+        self.oldest = (i + 1) % SHAPES
+        shape_learn(&self.shapes[i], line, end, frame)
+        self.any = True
+        return i
+
+    cdef void forget(self) noexcept:
+        cdef int i
+        for i in range(SHAPES):
+            self.shapes[i].front = 0
+        self.any = False
+
+
 # ---------------------------------------------------------------------------------------------- names to objects
 
 cdef inline uint32_t hash_bytes(const char* p, uint32_t n) noexcept nogil:

@@ -12,7 +12,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
 from mcpfast._calls cimport Carrier, Carriers, Source
-from mcpfast._core cimport Block, Blocks, Inbox, Outbox, Table, frame_t, shape_t, span_t
+from mcpfast._core cimport Block, Blocks, Inbox, Outbox, Shapes, Table, frame_t, span_t
 
 
 cdef class Wire:
@@ -89,10 +89,9 @@ cdef class Engine:
     cdef readonly size_t frame_bytes_max, id_bytes_max, output_high_bytes, output_low_bytes, output_bytes_max
     cdef readonly Py_ssize_t connection_calls_max
     cdef Entry routed
-    cdef shape_t shape
-    cdef Entry shape_entry
-    cdef Wire shape_wire
-    cdef size_t shape_version
+    cdef Shapes shapes
+    cdef list shape_entries, shape_wires  # what each shape calls, and the wire where the message itself names it
+    cdef size_t shapes_version
     cdef char* spare
     cdef size_t spare_size
 

@@ -24,7 +24,7 @@ from libc.string cimport memchr, memcmp, memcpy
 from mcpfast._calls cimport DRAINED, WAITS
 from mcpfast._core cimport (
     SCAN_ARRAY, SCAN_BAD, SCAN_BLANK, SCAN_DEEP, SCAN_META, SCAN_ODD, SCAN_OK, SCAN_SCALAR, Block,
-    SCAN_SHAPED, scan_frame, scan_is_id, scan_write_string, shape_learn, shape_match, span_bytes,
+    SCAN_SHAPED, SHAPES, scan_frame, scan_is_id, scan_write_string, span_bytes,
 )
 
 class Slotted:
@@ -211,6 +211,8 @@ cdef class Engine:
         self.modern_wires, self.log_levels = modern_wires, log_levels
         self.modern_wire = <Wire>modern_wires[0] if modern_wires else None
         self.blocks = Blocks()
+        self.shapes = Shapes()
+        self.shape_entries, self.shape_wires = [None] * SHAPES, [None] * SHAPES
         self.route, self.notice, self.response = upper.route, upper.notice, upper.response
         self.malformed, self.batch, self.failed = upper.malformed, upper.batch, upper.failed
         self.refused, self.make_context, self.plain = upper.refused, upper.make_context, upper.plain
@@ -327,7 +329,7 @@ cdef class Channel(Source):
             if self.outbox.waiting() > engine.output_high_bytes:
                 return DRAINED
             at = self.line = inbox.block.data + inbox.start
-            if engine.shape.front and carrier is not None:
+            if engine.shapes.any and carrier is not None:
                 kind = self.again(carrier, at)
                 if kind == WAITS:
                     return WAITS
@@ -354,15 +356,23 @@ cdef class Channel(Source):
     cdef int again(self, Carrier carrier, const char* line) except -1:
         "The same call again but for its id and arguments, known by its shape; OTHERWISE where it is not."
         cdef Engine engine = self.engine
-        cdef Entry entry = engine.shape_entry
-        cdef Wire wire = self.wire if engine.shape_wire is None else engine.shape_wire
+        cdef Entry entry
+        cdef Wire wire
         cdef Inbox inbox = self.inbox
         cdef frame_t frame
         cdef const char* end = NULL
-        cdef int outcome
-        if (wire is None or not entry.fast or engine.shape_version != engine.tools.version or engine.observer is not None
-                or not shape_match(&engine.shape, line, inbox.block.data + inbox.ready, &frame, &end)
-                or <size_t>(end - line) > engine.frame_bytes_max):
+        cdef int outcome, known
+        if engine.shapes_version != engine.tools.version:
+            engine.shapes.forget()
+            return OTHERWISE
+        known = engine.shapes.find(line, inbox.block.data + inbox.ready, &frame, &end)
+        if known < 0 or <size_t>(end - line) > engine.frame_bytes_max or engine.observer is not None:
+            return OTHERWISE
+        entry = <Entry>engine.shape_entries[known]
+        wire = <Wire>engine.shape_wires[known]
+        if wire is None:
+            wire = self.wire
+        if wire is None or not entry.fast:
             return OTHERWISE
         if self.in_flight and (len(self.in_flight) >= engine.connection_calls_max or span_bytes(frame.id) in self.in_flight):
             return OTHERWISE
@@ -414,9 +424,10 @@ cdef class Channel(Source):
 
     cdef int learn(self, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1:
         cdef Engine engine = self.engine
-        shape_learn(&engine.shape, self.line, self.line + bytes_in, frame)
-        engine.shape_entry, engine.shape_version = entry, engine.tools.version
-        engine.shape_wire = None if frame.version.at == NULL else wire
+        cdef int known = engine.shapes.learn(self.line, self.line + bytes_in, frame)
+        engine.shapes_version = engine.tools.version
+        engine.shape_entries[known] = entry
+        engine.shape_wires[known] = None if frame.version.at == NULL else wire
         return 0
 
     cdef int call(self, Carrier carrier, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1:

@@ -46,6 +46,11 @@ class MCPError(McpFastError):
         self.message = message
         self.data = data
 
+    @property
+    def error(self) -> MCPError:
+        """The official SDK keeps code, message and data one step further in; here they are the same object's."""
+        return self
+
     def __str__(self) -> str:
         return f"{self.message} ({self.code})"
 
@@ -56,6 +61,18 @@ class ResourceNotFound(MCPError):
     def __init__(self, uri: str, message: str | None = None) -> None:
         super().__init__(INVALID_PARAMS, message or f"Resource not found: {uri}", {"uri": uri})
         self.uri = uri
+
+
+class UrlElicitationRequiredError(MCPError):
+    """Raised by a handler that cannot go on before the user has visited some pages (2025-11-25, URL elicitation).
+
+    `elicitations` are ElicitRequestURLParams. `ctx.elicit_url` asks in the middle of a call, and in either era.
+    """
+
+    def __init__(self, elicitations: list[Any], message: str | None = None) -> None:
+        text = message or f"URL elicitation{'s' if len(elicitations) > 1 else ''} required"
+        super().__init__(URL_ELICITATION_REQUIRED, text, {"elicitations": elicitations})
+        self.elicitations = elicitations
 
 
 class ConnectionClosed(MCPError):

@@ -182,6 +182,11 @@ class Client(Calls):
     # ---- what was agreed on
 
     @property
+    def session(self) -> Self:
+        """The client itself: in the official SDK the methods stand one step further in, too."""
+        return self
+
+    @property
     def protocol_version(self) -> str:
         """The revision in use, "2026-07-28" say."""
         return self._agreement.revision.version

@@ -293,4 +293,8 @@ def _root(given: Any) -> Any:
 
             text = Path(text).resolve().as_uri()
         return {"uri": text}
+    uri = getattr(given, "uri", None)
+    if uri is not None and not isinstance(uri, str):  # a URL object, pydantic's say
+        name = getattr(given, "name", None)
+        return {"uri": str(uri)} if name is None else {"uri": str(uri), "name": name}
     return given

@@ -11,7 +11,7 @@ their first request behind the notification exist, and so do clients that forget
 
 from __future__ import annotations
 
-from mcpfast.errors import INVALID_REQUEST, MCPError
+from mcpfast.errors import INVALID_PARAMS, INVALID_REQUEST, MCPError
 from mcpfast.protocol.revisions import BY_VERSION, LATEST_LEGACY, Revision
 
 NEW, OPEN, READY = "new", "open", "ready"
@@ -50,3 +50,10 @@ def check(state: str, method: str) -> None:
         )
     if state != NEW and method == "initialize":
         raise MCPError(INVALID_REQUEST, "Already initialized: a session is initialized once")
+
+
+def check_progress_token(raw: bytes | None) -> None:
+    """A token is a string or an integer (section 20); null is no token, as clients have it. Raises MCPError for others."""
+    if raw is None or raw[:1] == b'"' or raw == b"null" or raw.removeprefix(b"-").isdigit():
+        return
+    raise MCPError(INVALID_PARAMS, "Invalid params: _meta.progressToken must be a string or an integer")

@@ -12,7 +12,7 @@ from mcpfast.limits import Limits
 from mcpfast.protocol.revisions import Revision
 from mcpfast.server.answers import Answers, CacheHint
 from mcpfast.server.catalog import Catalog, Offer
-from mcpfast.server.context import Context
+from mcpfast.server.context import Context, LifespanT
 from mcpfast.server.registered import Handler, Prompt, Resource, Tool, describe, plain
 from mcpfast.server.signature import Signature
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from mcpfast.executor.threads import ThreadPool
     from mcpfast.server.host import Host
     from mcpfast.server.once import OnceRecords
+    from mcpfast.server.resources import ReadyResource
     from mcpfast.server.sealed import KeyRing, Sealer
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
-LifespanT = TypeVar("LifespanT")
 Middleware = Callable[[Any, Callable[[Any], Any]], Any]
 
 
@@ -185,8 +185,8 @@ class MCPServer(Generic[LifespanT]):
 
     def add_resource(
         self,
-        uri: str,
-        fn: Callable[..., Any],
+        uri: str | ReadyResource,
+        fn: Callable[..., Any] | None = None,
         *,
         name: str | None = None,
         title: str | None = None,
@@ -196,7 +196,14 @@ class MCPServer(Generic[LifespanT]):
         annotations: Any = None,
         meta: dict[str, Any] | None = None,
     ) -> Resource:
-        """Registers `fn` as what is behind `uri`, or behind all URIs of an RFC 6570 template whose variables are its parameters."""
+        """Registers `fn` as what is behind `uri`, or behind all URIs of an RFC 6570 template whose variables are its parameters.
+
+        A `TextResource`, `FileResource` or their like in place of both brings its URI, its content and its description.
+        """
+        if not isinstance(uri, str):
+            return self.add_resource(uri.uri, uri.read, **uri.members)
+        if fn is None:
+            raise RegistrationError(f"add_resource({uri!r}) needs the function behind the URI, or a resource object alone")
         from mcpfast.server.uri_template import UriTemplate
 
         signature = Signature.of(fn, context_type=Context, structured_output=False)

@@ -16,14 +16,21 @@ from mcpfast.server.asking import Asker, BadAnswer, Question
 
 if TYPE_CHECKING:
     from mcpfast._spine import Request
-    from mcpfast.protocol.types import CreateMessageResult, Root
+    from mcpfast.protocol.types import CreateMessageResult, ElicitResult, Root
     from mcpfast.server.app import MCPServer
     from mcpfast.server.dispatch import Dispatcher
     from mcpfast.server.forms import ElicitationResult, Form
+    from mcpfast.server.resources import ReadContents
     from mcpfast.server.session import Peer
 
 T = TypeVar("T")
-LifespanT = TypeVar("LifespanT")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    LifespanT = TypeVarWithDefault("LifespanT", default=Any)  # so that `ctx: Context` alone is complete for a type checker
+else:
+    LifespanT = TypeVar("LifespanT")
+
 TRACE_KEYS = ("traceparent", "tracestate", "baggage")
 
 
@@ -87,6 +94,10 @@ class Context(Generic[LifespanT]):
         self._caller: Any = None
         self._request_info: RequestInfo | None = None
         self._last_progress = -math.inf
+
+    def __class_getitem__(cls, kinds: Any) -> Any:
+        """`Context[AppState]`; the official SDK's second type, of the request, is taken and left out."""
+        return super().__class_getitem__(kinds[0] if isinstance(kinds, tuple) else kinds)  # type: ignore[misc]
 
     # ---------------------------------------------------------------- who and what
 
@@ -163,7 +174,7 @@ class Context(Generic[LifespanT]):
         client takes nothing.
         """
         token = self._request.progress_token
-        if token is None or not self._speaks() or not progress > self._last_progress or math.isinf(progress):
+        if token is None or token == b"null" or not self._speaks() or not progress > self._last_progress or math.isinf(progress):
             return
         self._last_progress = progress
         params: dict[str, Any] = {"progressToken": msgspec.Raw(token), "progress": progress}
@@ -215,6 +226,20 @@ class Context(Generic[LifespanT]):
     async def error(self, data: Any, *, logger_name: str | None = None) -> None:
         """`log` at level "error"."""
         await self.log("error", data, logger=logger_name)
+
+    async def notify_tools_changed(self) -> None:
+        """Tells clients that listen that the tools changed. Adding or removing one does so by itself; the same for the next two."""
+        self.mcp_server.notify_list_changed("tools")
+
+    async def notify_prompts_changed(self) -> None:
+        self.mcp_server.notify_list_changed("prompts")
+
+    async def notify_resources_changed(self) -> None:
+        self.mcp_server.notify_list_changed("resources")
+
+    async def notify_resource_updated(self, uri: str) -> None:
+        """Tells everyone who subscribed to exactly this URI."""
+        self.mcp_server.notify_resource_updated(str(uri))
 
     def _speaks(self) -> bool:
         """Nothing may be sent for a call that is over or cancelled (section 21)."""
@@ -328,9 +353,11 @@ class Context(Generic[LifespanT]):
         """
         return await self.asker.once(key, fn, type)
 
-    async def read_resource(self, uri: str) -> list[Any]:
-        """Reads one of this server's own resources: a list of its contents. Raises ResourceNotFound."""
-        return await self._dispatcher.read_own(self._request, uri)
+    async def read_resource(self, uri: str) -> list[ReadContents]:
+        """Reads one of this server's own resources: its contents, each with `.content` (str or bytes). Raises ResourceNotFound."""
+        from mcpfast.server.resources import ReadContents
+
+        return [ReadContents(one) for one in await self._dispatcher.read_own(self._request, str(uri))]
 
     # ---------------------------------------------------------------- from a worker thread
 
@@ -404,29 +431,63 @@ class ClientSession:
         await self._ctx.log(level, data, logger=logger)
 
     async def send_progress_notification(
-        self, progress_token: int | str, progress: float, total: float | None = None, message: str | None = None
+        self,
+        progress_token: int | str,
+        progress: float,
+        total: float | None = None,
+        message: str | None = None,
+        related_request_id: Any = None,
     ) -> None:
         await self._ctx.report_progress(progress, total, message)
 
+    def check_client_capability(self, capability: Any) -> bool:
+        """Whether the client declared everything that `capability`, a ClientCapabilities or a dict, names."""
+        return _declares(self.client_capabilities, msgspec.to_builtins(capability))
+
+    async def elicit_form(
+        self, message: str, requested_schema: dict[str, Any], related_request_id: Any = None
+    ) -> ElicitResult:
+        """`ctx.elicit` with a JSON Schema; the answer's values stand in `.content`."""
+        from mcpfast.protocol.types import ElicitResult
+
+        answer = await self._ctx.elicit(message, requested_schema)
+        return ElicitResult(action=answer.action, content=answer.data if answer.action == "accept" else None)
+
+    elicit = elicit_form
+
+    async def elicit_url(
+        self, message: str, url: str, elicitation_id: str | None = None, related_request_id: Any = None
+    ) -> ElicitResult:
+        """`ctx.elicit_url` under the SDK's name."""
+        from mcpfast.protocol.types import ElicitResult
+
+        return ElicitResult(action=(await self._ctx.elicit_url(message, url, elicitation_id)).action)
+
     async def send_tool_list_changed(self) -> None:
-        self._ctx._dispatcher.server.notify_list_changed("tools")
+        await self._ctx.notify_tools_changed()
 
     async def send_prompt_list_changed(self) -> None:
-        self._ctx._dispatcher.server.notify_list_changed("prompts")
+        await self._ctx.notify_prompts_changed()
 
     async def send_resource_list_changed(self) -> None:
-        self._ctx._dispatcher.server.notify_list_changed("resources")
+        await self._ctx.notify_resources_changed()
 
     async def send_resource_updated(self, uri: str) -> None:
-        """Tells everyone who subscribed to exactly this URI."""
-        self._ctx._dispatcher.server.notify_resource_updated(str(uri))
+        await self._ctx.notify_resource_updated(uri)
 
-    async def send_elicit_complete(self, elicitation_id: str) -> None:
+    async def send_elicit_complete(self, elicitation_id: str, related_request_id: Any = None) -> None:
         """What `ctx.elicit_url` started is done (2025-11-25 only; later clients find out by retrying)."""
         if self._ctx._request.wire.revision == "2025-11-25":
             self._ctx._request.channel.session.notify(
                 "notifications/elicitation/complete", {"elicitationId": elicitation_id}
             )
+
+
+def _declares(declared: Any, wanted: dict[str, Any]) -> bool:
+    return all(
+        name in declared and (not isinstance(value, dict) or _declares(declared[name], value))
+        for name, value in wanted.items()
+    )
 
 
 __all__ = ["BadAnswer", "ClientSession", "Context", "MCPError", "RequestInfo"]

@@ -91,6 +91,7 @@ class Dispatcher:
             if caller.state is legacy.NEW and request.method in modern.ONLY_HERE:
                 modern.read_envelope(request.params)  # says which member of the envelope is missing
             legacy.check(caller.state, request.method)
+            legacy.check_progress_token(request.progress_token)
             handlers, opened_by = self._legacy, legacy.METHODS
         handler = handlers.get(request.method)
         if handler is None or not self.server.offers(opened_by[request.method]):

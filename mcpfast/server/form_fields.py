@@ -274,9 +274,7 @@ def _without_null(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
             continue
         others = [arm for arm in arms if arm.get("type") != "null"]
         nullable = nullable or len(others) < len(arms)
-        if {arm.get("type") for arm in others} == {"integer", "number"} and not any(
-            "enum" in arm for arm in others
-        ):
+        if _are_numbers(others):
             others = [arm for arm in others if arm["type"] == "number"]
         if len(others) == 1 and "const" not in others[0]:
             del schema[word]
@@ -295,6 +293,13 @@ def _without_null(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         nullable = True
         schema["enum"] = [value for value in schema["enum"] if value is not None]
     return schema, nullable
+
+
+def _are_numbers(arms: list[dict[str, Any]]) -> bool:
+    """Whether a union is `int | float`."""
+    return {arm.get("type") for arm in arms} == {"integer", "number"} and not any(
+        "enum" in arm for arm in arms
+    )
 
 
 def _options_of(schema: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, str]]:

@@ -236,4 +236,5 @@ def _name_of(schema: Any) -> str:
         return f"`{schema.__name__}`"
     if get_args(schema):
         return f"`{schema}`"
-    return repr(schema)
+    text = repr(schema)
+    return text if len(text) <= 80 else f"{text[:77]}..."

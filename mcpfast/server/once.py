@@ -10,14 +10,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
 
-T = TypeVar("T")
 Id = tuple[str, str]  # flow, key
 
 
@@ -54,7 +53,7 @@ class OnceRecords:
         """How many results are kept, expired ones that nobody asked for included."""
         return len(self._kept)
 
-    async def run(self, flow_id: str, key: str, fn: Callable[[], Awaitable[T] | T], ttl_s: float) -> Any:
+    async def run(self, flow_id: str, key: str, fn: Callable[[], Any], ttl_s: float) -> Any:
         """What `fn()` gave, as plain JSON values, the same for the first and for everyone who asks within `ttl_s` seconds.
 
         While the first one runs `fn`, others wait for it. Where it fails or is cancelled, its exception is its own, and the next
@@ -62,9 +61,7 @@ class OnceRecords:
         """
         return msgspec.json.decode(await self.run_json(flow_id, key, fn, ttl_s))
 
-    async def run_json(
-        self, flow_id: str, key: str, fn: Callable[[], Awaitable[T] | T], ttl_s: float
-    ) -> bytes:
+    async def run_json(self, flow_id: str, key: str, fn: Callable[[], Any], ttl_s: float) -> bytes:
         """`run`, the result as JSON text."""
         record = (flow_id, key)
         while True:
@@ -105,7 +102,7 @@ class OnceRecords:
         waiters.append((loop, future))
         return future
 
-    async def _run_first(self, record: Id, fn: Callable[[], Awaitable[T] | T], ttl_s: float) -> _Kept:
+    async def _run_first(self, record: Id, fn: Callable[[], Any], ttl_s: float) -> _Kept:
         kept = None
         try:
             result = fn()

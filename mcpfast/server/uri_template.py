@@ -14,9 +14,10 @@ levels 1 to 3 and the explode modifier are here, and `{path*}` as FastMCP knows 
 | `{?a*}`                 | a parameter that may come several times                       | list of str |
 
 Values come percent-decoded. Where several divisions of a URI would fit, an earlier variable takes what it can, so `{a}-{b}`
-reads `x-y-z` as `x-y` and `z`; before a variable that may hold `/` it takes as little as it can. Matching takes time in proportion to the length of the URI and the number of variables: it goes
-from both ends towards the one variable that may hold `/`, by `str.find`, and never back. (A regular expression would be shorter
-to write and would take minutes for some URIs of 64 KB.)
+reads `x-y-z` as `x-y` and `z`; before a variable that may hold `/` it takes as little as it can. Matching takes time in
+proportion to the length of the URI and the number of variables: it goes from both ends towards the one variable that may hold
+`/`, by `str.find`, and never back. (A regular expression would be shorter to write, and would take minutes for some URIs of
+64 KB.)
 
 Values that may lead out of a directory do not match, see `is_unsafe`.
 """
