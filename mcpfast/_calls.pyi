@@ -7,6 +7,7 @@ from typing import Any
 class Source: ...
 
 class Carrier:
+    source: Source | None
     task: asyncio.Task[Any] | None
     request: Any
     @property
@@ -31,6 +32,7 @@ class Carriers:
     made: int
     retired_count: int
     parked_max: int
+    parked_count: int
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

@@ -198,15 +198,16 @@ cdef class Carrier:
             return NOTHING
         if self.state == CARRYING and self.task.cancelling():
             self.retired = True
-        if not self.retired and self.state != COLD and not self.clean():
+        if not self.retired and self.state == CARRYING and not self.clean():  # what was drained was looked at call by call
             self.retired = True
-        if self.retired or len(home.parked) >= home.parked_max:
+        if self.retired or home.parked_count >= home.parked_max:
             home.retired_count += 1
             self.task = self.parking = self.wake_up = self.forget_wake_up = None  # no cycle is left behind
             return NOTHING
         self.parking._asyncio_future_blocking = True
         self.state = PARKED
-        home.parked.append(self)
+        self.below, home.top = home.top, self
+        home.parked_count += 1
         return self.parking
 
 
@@ -227,7 +228,6 @@ cdef class Carriers:
         self.loop = loop
         self.base = base_context
         self.task_type = task_type
-        self.parked = []
         self.parked_max = parked_max
         self.finished = loop.create_future()
         self.finished.set_result(None)
@@ -250,9 +250,9 @@ cdef class Carriers:
         Before the first Tasks are parked it says False; then it tries one, once, and settles `warm`.
         """
         cdef Carrier carrier
-        if not self.warm or not self.parked:
+        carrier = self.top
+        if not self.warm or carrier is None:
             return False
-        carrier = <Carrier>self.parked[len(self.parked) - 1]
         try:
             callbacks = carrier.parking._callbacks
             wake_up = callbacks[0][0]
@@ -277,8 +277,10 @@ cdef class Carriers:
 
     cdef Carrier take(self):
         cdef Carrier carrier
-        while self.parked:
-            carrier = <Carrier>self.parked.pop()
+        while self.top is not None:
+            carrier = self.top
+            self.top, carrier.below = carrier.below, None
+            self.parked_count -= 1
             if carrier.wake_up is None:  # first time: the Task has hung its callback by now
                 carrier.wake_up = carrier.parking._callbacks[0][0]
                 carrier.forget_wake_up = carrier.parking.remove_done_callback
@@ -314,13 +316,17 @@ cdef class Carriers:
 
     def counts(self):
         """`(made, parked, retired)`: Tasks ever made warm, waiting now, and given up."""
-        return self.made, len(self.parked), self.retired_count
+        return self.made, self.parked_count, self.retired_count
 
     def close(self):
         """Ends the parked Tasks; gives them, so that somebody waits for them."""
+        cdef Carrier carrier = self.top
         self.warm = False
-        tasks = [(<Carrier>carrier).task for carrier in self.parked]
-        for task in tasks:
-            task.cancel()
-        self.parked.clear()
+        tasks = []
+        while carrier is not None:
+            tasks.append(carrier.task)
+            carrier.task.cancel()
+            carrier = carrier.below
+        self.top = None
+        self.parked_count = 0
         return tasks

@@ -476,7 +476,10 @@ cdef class Channel(Source):
         except BaseException as error:
             return self.fail(frame.id, request, entry, wire, error)
         if entry.inline:
-            return self.answer_and_drop(frame.id, request, entry, wire, result)
+            self.answer_and_drop(frame.id, request, entry, wire, result)
+            if carrier is not None and not carrier.clean():
+                carrier.retired = True
+            return DRAINED
         return self.run(carrier, entry, wire, frame.id, request, result, frame, bytes_in)
 
     cdef int run(self, Carrier carrier, Entry entry, Wire wire, span_t id, Request request, PyObject* coroutine,

@@ -3,101 +3,186 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from mcpfast.errors import AddressError, McpFastError, MCPError
+from mcpfast.errors import AddressError, ConnectionClosed, MCPError, McpFastError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
+    from mcpfast.client.terminal import Terminal
     from mcpfast.server.app import MCPServer
+    from mcpfast.transports.addresses import Address
 
+T = TypeVar("T")
 OBJECT_NAMES = ("mcp", "server", "app")
-EPILOG = """examples:
-  mcpfast run notes.py                                  serve notes.py over stdio
-  mcpfast run notes.py:server --listen tcp://127.0.0.1:9000 --listen unix:///run/notes.sock
-  mcpfast inspect notes.py                              what it offers
-  mcpfast call tcp://127.0.0.1:9000 add '{"a": 1, "b": 2}'
+REQUEST_S = 30.0  # the deadline of a request, where nobody says another
+OUR_FILES = os.path.dirname(__file__)
 
-A TARGET is a server file (FILE.py[:OBJECT]), an address (tcp://HOST:PORT, unix:///PATH), or, behind --, a command that serves
-over stdio:  mcpfast inspect -- npx some-server
-"""
+TARGETS = """
+A TARGET is a server file (FILE.py or FILE.py:OBJECT), an address (tcp://HOST:PORT, unix:///PATH), or, behind --,
+a command that serves over stdio."""
+EXAMPLES = {
+    "": """
+  mcpfast run notes.py                              serve notes.py over stdio
+  mcpfast inspect notes.py                          what it offers
+  mcpfast call notes.py add '{"a": 1, "b": 2}'      call its tool `add`
+
+mcpfast COMMAND --help says more.""",
+    "run": """
+  mcpfast run notes.py                              over stdio, as a host starts it
+  mcpfast run notes.py:server                       the object `server` of the file
+  mcpfast run notes.py --listen tcp://127.0.0.1:9000 --listen unix:///run/notes.sock
+  mcpfast run notes.py --listen tcp://127.0.0.1:0   on a free port, which is told on stderr
+  mcpfast run notes.py -- --verbose                 what stands behind -- is the file's own sys.argv
+
+stdio ends when its client is gone. SIGTERM and SIGINT (Ctrl-C) let the calls in flight end; a second one ends at once.""",
+    "inspect": """
+  mcpfast inspect notes.py
+  mcpfast inspect tcp://127.0.0.1:9000 --json | jq '.tools[].name'
+  mcpfast inspect --protocol 2025-06-18 -- npx -y some-server /srv/files""",
+    "call": """
+  mcpfast call notes.py add '{"a": 1, "b": 2}'
+  mcpfast call unix:///run/notes.sock now
+  mcpfast call add '{"a": 1}' --json -- npx -y some-server
+
+What the tool asks is asked at the terminal, and declined where there is none. Exit code 1: the tool failed.""",
+    "version": """
+  mcpfast version                                   of mcpfast, of Python, of the protocol""",
+}
 
 
 class Refusal(McpFastError):
     """What the user got wrong, in one line; exit code 2."""
 
 
+class Failed(McpFastError):
+    """The user's file failed, and its traceback was shown; exit code 1."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 done, 1 the server refused or failed, 2 wrong usage."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    command: list[str] = []
+    behind: list[str] = []
     if "--" in given:
         cut = given.index("--")
-        given, command = given[:cut], given[cut + 1 :]
-    options = _parser().parse_args([*given, "--"] if command else given)
-    options.command_line = command
+        given, behind = given[:cut], given[cut + 1 :]
+    options = _parser().parse_args(given)
+    options.behind = behind
     try:
         return int(options.action(options) or 0)
     except (Refusal, AddressError) as error:
         print(f"mcpfast: {error}", file=sys.stderr)
         return 2
+    except Failed:
+        return 1
+    except (ConnectionClosed, TimeoutError) as error:
+        print(f"mcpfast: {error}", file=sys.stderr)
+        return 1
     except MCPError as error:
         print(f"mcpfast: {error.message} (JSON-RPC error {error.code})", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `mcpfast inspect ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except KeyboardInterrupt:
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mcpfast",
         description="Run, inspect and call MCP servers.",
-        epilog=EPILOG,
+        epilog=f"examples:{EXAMPLES['']}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="serve a file", description="Serve the MCPServer object of a Python file.")
-    run.add_argument("file", metavar="FILE.py[:OBJECT]", help=f"OBJECT is {', '.join(OBJECT_NAMES)} unless said")
+    def command(name: str, help: str, action: Any) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name,
+            help=help[0].lower() + help[1:].rstrip("."),
+            description=help,
+            epilog=f"examples:{EXAMPLES[name]}" + (f"\n{TARGETS}" if action in (_inspect, _call) else ""),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(action=action)
+        return made
+
+    run = command("run", "Serve the MCPServer of a Python file.", _run)
+    run.add_argument(
+        "file", metavar="FILE.py[:OBJECT]", help=f"OBJECT is {' or '.join(OBJECT_NAMES)} unless said"
+    )
     run.add_argument(
         "--listen",
         action="append",
         metavar="ADDRESS",
         help="stdio (the default), tcp://HOST:PORT or unix:///PATH; may be given several times",
     )
-    run.add_argument("--loop", choices=("auto", "uvloop", "asyncio"), default="auto", help="the event loop (default: auto)")
-    run.set_defaults(action=_run)
+    run.add_argument(
+        "--loop", choices=("auto", "uvloop", "asyncio"), default="auto", help="the event loop (default: auto)"
+    )
 
-    inspect = commands.add_parser("inspect", help="show what a server offers", description="Show what a server offers.")
+    inspect = command("inspect", "Show what a server offers.", _inspect)
     _target(inspect)
     inspect.add_argument("--json", action="store_true", help="as one JSON object")
-    inspect.set_defaults(action=_inspect)
 
-    call = commands.add_parser("call", help="call a tool", description="Call one tool and print its result.")
+    call = command("call", "Call a tool and print its result.", _call)
     _target(call)
     call.add_argument("tool", metavar="TOOL", nargs="?")
-    call.add_argument("args", metavar="ARGUMENTS", nargs="?", default="{}", help="a JSON object (default: {})")
+    call.add_argument("args", metavar="ARGUMENTS", nargs="?", help="a JSON object (default: {})")
     call.add_argument("--json", action="store_true", help="the whole result as JSON")
-    call.set_defaults(action=_call)
 
-    version = commands.add_parser("version", help="show the version")
-    version.set_defaults(action=_version)
+    command("version", "Show the version.", _version)
     return parser
 
 
 def _target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="TARGET", nargs="?", help="FILE.py[:OBJECT], tcp://..., unix://..., or -- COMMAND")
-    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="for each request (default: 30)")
+    parser.add_argument(
+        "target", metavar="TARGET", nargs="?", help="FILE.py[:OBJECT], tcp://..., unix://..., or -- COMMAND"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help=f"for each request (default: {REQUEST_S:g}; none where you may be asked something)",
+    )
+    parser.add_argument(
+        "--protocol",
+        default="auto",
+        metavar="REVISION",
+        help="one revision, say 2025-06-18, or legacy: the newest that begins with initialize (default: the newest)",
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- the commands
 
 
 def _run(options: Any) -> None:
-    server = load(options.file)
-    server.run(options.listen or "stdio", loop=options.loop)
+    server = load(options.file, options.behind)
+    addresses = options.listen or ["stdio"]
+    try:
+        server.run(addresses, loop=options.loop, ready=None if addresses == ["stdio"] else _tell)
+    except (McpFastError, ImportError):  # an address that cannot be served, a loop that is not installed
+        raise
+    except Exception as error:  # the file's own lifespan, say
+        _show(error, sys.argv[0])
+        raise Failed from None
+
+
+def _tell(addresses: list[Address]) -> None:
+    """On stderr, since stdout may be the stream: who starts servers reads here which port was given."""
+    for address in addresses:
+        print(f"mcpfast: listening on {address}", file=sys.stderr, flush=True)
 
 
 def _version(options: Any) -> None:
@@ -110,71 +195,154 @@ def _version(options: Any) -> None:
     print("MCP " + ", ".join(revision.version for revision in REVISIONS))
 
 
-def _inspect(options: Any) -> int:
-    import asyncio
-
+def _inspect(options: Any) -> None:
     from mcpfast.client import inspection
 
-    if options.target is None and not options.command_line:
-        raise Refusal("inspect needs a TARGET; see mcpfast inspect --help")
-    print(asyncio.run(inspection.inspect(client(options), as_json=options.json)))
-    return 0
+    if options.target is not None and options.behind:
+        raise Refusal("inspect: either a TARGET or a command behind --, not both")
+    print(_together(inspection.inspect(client(options), as_json=options.json)), flush=True)
 
 
 def _call(options: Any) -> int:
-    import asyncio
-
     import msgspec
 
     from mcpfast.client import inspection
+    from mcpfast.client.terminal import Terminal
 
-    if options.command_line:  # TARGET is the command, so what stands before it is the tool
-        options.tool, options.args = options.target, options.tool or "{}"
+    if options.behind:  # TARGET is the command, so what stands before it is the tool
+        if options.args is not None:
+            raise Refusal("call: either a TARGET or a command behind --, not both")
+        options.target, options.tool, options.args = None, options.target, options.tool
     if options.tool is None:
         raise Refusal("call needs a TARGET and a TOOL; see mcpfast call --help")
     try:
-        arguments = msgspec.json.decode(options.args, type=dict[str, Any])
+        arguments = msgspec.json.decode(options.args or "{}", type=dict[str, Any])
     except msgspec.DecodeError as error:
-        raise Refusal(f"ARGUMENTS must be a JSON object: {error}") from None
-    text, failed = asyncio.run(
-        inspection.call(client(options), options.tool, arguments, as_json=options.json)
-    )
-    print(text)
+        raise Refusal(f"ARGUMENTS must be a JSON object, as in '{{\"a\": 1}}': {error}") from None
+    terminal = Terminal()
+    try:
+        made = client(options, terminal)
+        text, failed = _together(inspection.call(made, options.tool, arguments, as_json=options.json))
+    finally:
+        terminal.close()
+    print(text, flush=True)
     return 1 if failed else 0
+
+
+def _together(asked: Coroutine[Any, Any, T]) -> T:
+    """Runs a client, and in the same process perhaps the user's server, whose lifespan may fail."""
+    import asyncio
+
+    try:
+        return asyncio.run(asked)
+    except (McpFastError, TimeoutError):
+        raise
+    except Exception as error:
+        _show(error, sys.argv[0])
+        raise Failed from None
 
 
 # ---------------------------------------------------------------------------------------------------- targets
 
 
-def client(options: Any) -> Any:
-    """A Client for the target of the command line."""
+def client(options: Any, terminal: Terminal | None = None) -> Any:
+    """A Client for the target of the command line; `terminal` answers what the server asks."""
     from mcpfast.client import Client
 
-    if options.command_line:
-        return Client.stdio(options.command_line, timeout_s=options.timeout)
-    if "://" in options.target:
-        return Client(options.target, timeout_s=options.timeout)
-    return Client(load(options.target), timeout_s=options.timeout)
+    timeout_s = options.timeout
+    if timeout_s is None and not (terminal is not None and terminal.asks):
+        timeout_s = REQUEST_S
+    settings: dict[str, Any] = {"timeout_s": timeout_s, "mode": options.protocol}
+    if terminal is not None:
+        settings |= terminal.callbacks()
+    target = options.behind or options.target
+    if target is None:
+        raise Refusal("what is the TARGET? FILE.py, tcp://HOST:PORT, unix:///PATH, or a command behind --")
+    if isinstance(target, str):
+        scheme, separator, _ = target.partition("://")
+        if separator and scheme not in ("tcp", "unix"):
+            raise Refusal(
+                f"{target!r}: {scheme}:// is not spoken here; write tcp://HOST:PORT or unix:///PATH"
+            )
+        target = target if separator else load(target)
+    try:
+        return Client(target, **settings)
+    except AddressError:
+        raise
+    except ValueError as error:  # --protocol
+        raise Refusal(f"--protocol: {error}") from None
 
 
-def load(text: str) -> MCPServer[Any]:
-    """The server object of `FILE.py[:OBJECT]`. Raises Refusal, which says what is wrong and what to write."""
-    import importlib.util
-    import os
+def load(text: str, arguments: Sequence[str] = ()) -> MCPServer[Any]:
+    """The server object of `FILE.py[:OBJECT]`; the file sees `arguments` as its own. Raises Refusal, which says what to write.
 
+    Raises Failed when the file raises, after its traceback was shown.
+    """
     path, colon, name = text.rpartition(":")
     if not colon or name.endswith(".py"):
         path, name = text, ""
     if not os.path.isfile(path):
-        raise Refusal(f"no such file: {path!r}; a target is FILE.py or FILE.py:OBJECT")
-    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
-    spec = importlib.util.spec_from_file_location(os.path.basename(path).removesuffix(".py"), path)
-    if spec is None or spec.loader is None:
-        raise Refusal(f"{path!r} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return _find(module, path, name)
+        what = "a directory" if os.path.isdir(path) else "no such file"
+        raise Refusal(f"{path!r}: {what}; write FILE.py or FILE.py:OBJECT")
+    return _find(_execute(path, arguments), path, name)
+
+
+def _execute(path: str, arguments: Sequence[str]) -> Any:
+    """The module of a file, run as an import runs it. What it prints goes to stderr: stdout belongs to the protocol."""
+    from importlib.machinery import SourceFileLoader
+    from importlib.util import module_from_spec, spec_from_loader
+
+    name = os.path.basename(path).removesuffix(".py")
+    if name in sys.modules or name in sys.stdlib_module_names:  # types.py must not become everybody's `types`
+        name = "__mcp_server__"
+    absolute = os.path.abspath(path)
+    spec = spec_from_loader(name, SourceFileLoader(name, absolute), origin=absolute)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = module_from_spec(spec)
+    sys.path.insert(0, os.path.dirname(absolute))
+    sys.argv = [path, *arguments]
+    stdout, sys.stdout = sys.stdout, sys.stderr
+    try:
+        spec.loader.exec_module(module)
+    except SystemExit as left:
+        if left.code in (None, 0):  # `FILE.py -- --help`
+            raise
+        if isinstance(left.code, str):
+            print(left.code, file=sys.stderr)
+        raise Failed from None
+    except Exception as error:
+        _show(error, absolute)
+        raise Failed from None
+    finally:
+        sys.stdout = stdout
+    return module
+
+
+def _show(error: Exception, path: str) -> None:
+    """The traceback from the user's file on, without our own frames."""
+    import traceback
+
+    shown = traceback.TracebackException.from_exception(error)
+    chained: list[traceback.TracebackException | None] = [shown]
+    while chained:
+        one = chained.pop()
+        if one is not None:
+            _shorten(one, os.path.abspath(path))
+            chained += [one.__cause__, one.__context__]
+    print("".join(shown.format()), end="", file=sys.stderr, flush=True)
+
+
+def _shorten(shown: Any, path: str) -> None:
+    frames = list(shown.stack)
+    begin = next((i for i, frame in enumerate(frames) if frame.filename == path), None)
+    if begin is None:  # not theirs: everything, then
+        return
+    theirs = [
+        frame
+        for frame in frames[begin:]
+        if not frame.filename.startswith((OUR_FILES, "<frozen importlib", "mcpfast/_"))
+    ]
+    shown.stack[:] = theirs
 
 
 def _find(module: Any, path: str, name: str) -> MCPServer[Any]:
@@ -192,6 +360,8 @@ def _find(module: Any, path: str, name: str) -> MCPServer[Any]:
     all_found = [value for value in vars(module).values() if isinstance(value, MCPServer)]
     if len(all_found) == 1:
         return all_found[0]
+    if not all_found:
+        raise Refusal(f"{path} makes no MCPServer; it needs one, as in  server = MCPServer('name')")
     raise Refusal(f"{path}: which object is the server? write {path}:OBJECT{_others(module)}")
 
 

@@ -25,15 +25,24 @@ if TYPE_CHECKING:
 EXIT_GRACE_S = 0.5  # after the main thread ended, threads that block may still hold the process this long
 
 
-def run(server: MCPServer[Any], transport: str | Sequence[str] = "stdio", *, loop: str = "auto") -> None:
-    """Serves on a loop of its own until the end. `loop` is "uvloop", "asyncio", or "auto": uvloop where it is installed."""
+def run(
+    server: MCPServer[Any],
+    transport: str | Sequence[str] = "stdio",
+    *,
+    loop: str = "auto",
+    ready: Callable[[list[Address]], None] | None = None,
+) -> None:
+    """Serves on a loop of its own until the end. `loop` is "uvloop", "asyncio", or "auto": uvloop where it is installed.
+
+    `ready` as for `serve`.
+    """
     addresses = _addresses(transport)
     if any(address.kind == "stdio" for address in addresses):
         _check_standard_descriptors()
     runner = _new_loop(loop)
     asyncio.set_event_loop(runner)
     try:
-        runner.run_until_complete(serve(server, addresses, signals=True))
+        runner.run_until_complete(serve(server, addresses, signals=True, ready=ready))
     finally:
         try:
             _cancel_all(runner)

@@ -180,7 +180,7 @@ def test_what_runs_is_never_evicted() -> None:
         second = asyncio.create_task(records.run("f", "slow", work, 60))
         await asyncio.sleep(0)
         gate.set()
-        assert await asyncio.gather(first, second) == ["done", "done"]
+        assert [await first, await second] == ["done", "done"]
 
     run(main)
     assert runs == [1]

@@ -36,7 +36,9 @@ def refused(who: Sealer, token: str, purpose: str = "requestState", binding: byt
     with pytest.raises(SealError) as told:
         who.open(token, purpose=purpose, binding=binding)
     assert str(told.value) == "the sealed value is invalid or expired"  # the same for every reason
-    assert told.value.__cause__ is None and told.value.__suppress_context__ is (told.value.__context__ is not None)
+    assert told.value.__cause__ is None and told.value.__suppress_context__ is (
+        told.value.__context__ is not None
+    )
 
 
 def seal(who: Sealer, payload: bytes = b"payload", ttl_s: float = 60) -> str:
@@ -65,7 +67,7 @@ def test_the_form_of_a_token() -> None:
 
 def test_a_token_of_today_opens_tomorrow() -> None:
     """The format is a promise: a rolling update has workers of two versions. This token was made by the first one."""
-    who = Sealer(KeyRing([("k1", OLD)]), server="notes", now=Clock(), random=lambda n: bytes(n))
+    who = Sealer(KeyRing([("k1", OLD)]), server="notes", now=Clock(), random=bytes)
     kept = "v1.k1.AAAAAAAAAAAAAAAA" + KEPT
     assert who.seal(b"payload", purpose="requestState", binding=b"call", ttl_s=60) == kept
     assert who.open(kept, purpose="requestState", binding=b"call") == b"payload"
@@ -76,7 +78,7 @@ KEPT = "SmQpEbwfBvRv2yWfNa-y2O5sYM2FOGfok7ScRmKVWg"
 
 @given(st.data())
 def test_any_changed_character_is_refused(data: st.DataObject) -> None:
-    token = seal(Sealer(KeyRing([("k1", OLD)]), server="notes", now=Clock(), random=lambda n: bytes(n)))
+    token = seal(Sealer(KeyRing([("k1", OLD)]), server="notes", now=Clock(), random=bytes))
     at = data.draw(st.integers(0, len(token) - 1))
     other = data.draw(st.characters(exclude_characters=token[at]))
     refused(sealer(), token[:at] + other + token[at + 1 :])
@@ -158,7 +160,12 @@ def test_another_server_key_or_ring_is_refused() -> None:
 def test_nothing_can_be_moved_between_fields() -> None:
     who = sealer(server="ab")
     token = who.seal(b"", purpose="p", binding=b"c", ttl_s=1)
-    for server, purpose, binding in (("a", "p", b"bc"), ("abc", "p", b""), ("b", "pa", b"c"), ("a", "pb", b"c")):
+    for server, purpose, binding in (
+        ("a", "p", b"bc"),
+        ("abc", "p", b""),
+        ("b", "pa", b"c"),
+        ("a", "pb", b"c"),
+    ):
         refused(sealer(server=server), token, purpose, binding)
 
 
@@ -195,7 +202,13 @@ def test_keys_are_changed_without_a_break() -> None:
     both = sealer(("old", OLD), ("new", NEW))
     turned = sealer(("new", NEW), ("old", OLD))
     only_new = sealer(("new", NEW))
-    for before, after in ((only_old, both), (both, only_old), (both, turned), (turned, both), (turned, only_new)):
+    for before, after in (
+        (only_old, both),
+        (both, only_old),
+        (both, turned),
+        (turned, both),
+        (turned, only_new),
+    ):
         assert after.open(seal(before), purpose="requestState", binding=b"call") == b"payload"
     refused(only_new, seal(both))
 
@@ -216,7 +229,9 @@ def test_secrets_are_not_shown() -> None:
 
 def test_generated_keys_differ() -> None:
     one, other = KeyRing.generate(), KeyRing.generate()
-    assert one.first_id != other.first_id and one.derive(one.first_id, "x") != other.derive(other.first_id, "x")
+    assert one.first_id != other.first_id and one.derive(one.first_id, "x") != other.derive(
+        other.first_id, "x"
+    )
 
 
 def as_text(secret: bytes) -> str:
@@ -225,7 +240,9 @@ def as_text(secret: bytes) -> str:
 
 @pytest.mark.parametrize("padding", ["", "="])
 def test_from_the_environment(padding: str) -> None:
-    text = ", ".join(f"{key_id}:{as_text(secret).rstrip('=')}{padding}" for key_id, secret in (("k2", NEW), ("k1", OLD)))
+    text = ", ".join(
+        f"{key_id}:{as_text(secret).rstrip('=')}{padding}" for key_id, secret in (("k2", NEW), ("k1", OLD))
+    )
     ring = KeyRing.from_env(environ={"MCPFAST_STATE_KEYS": f" {text} "})
     assert ring.key_ids == ("k2", "k1")
     assert ring.derive("k1", "x") == KeyRing([("k1", OLD)]).derive("k1", "x")
@@ -270,13 +287,18 @@ def test_the_command_that_the_errors_tell_makes_a_key() -> None:
 
 def test_importing_it_leaves_cryptography_alone() -> None:
     code = "import sys, mcpfast.server.sealed; print('cryptography' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "False\n"
+    )
 
 
 # ---------------------------------------------------------------- what a requestState is bound to
 
 
-def bound(arguments: str | bytes, principal: str = "anonymous", method: str = "tools/call", name: str = "book") -> bytes:
+def bound(
+    arguments: str | bytes, principal: str = "anonymous", method: str = "tools/call", name: str = "book"
+) -> bytes:
     raw = arguments.encode() if isinstance(arguments, str) else arguments
     return call_binding(principal, method, name, raw)
 
@@ -380,9 +402,14 @@ def test_any_way_to_write_any_arguments(value: dict[str, Any], dice: random.Rand
     assert bound(json.dumps(value)) == bound(again)
 
 
-@given(st.dictionaries(st.text(max_size=2), json_values, max_size=2), st.dictionaries(st.text(max_size=2), json_values, max_size=2))
+@given(
+    st.dictionaries(st.text(max_size=2), json_values, max_size=2),
+    st.dictionaries(st.text(max_size=2), json_values, max_size=2),
+)
 def test_any_two_arguments_are_told_apart(one: dict[str, Any], other: dict[str, Any]) -> None:
-    numbers_alike = json.loads(json.dumps(one), parse_int=float) == json.loads(json.dumps(other), parse_int=float)
+    numbers_alike = json.loads(json.dumps(one), parse_int=float) == json.loads(
+        json.dumps(other), parse_int=float
+    )
     if same_json(one, other):
         assert bound(json.dumps(one)) == bound(json.dumps(other))
     elif not numbers_alike:

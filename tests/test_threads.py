@@ -53,6 +53,11 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
+def slowly(n: int) -> int:
+    time.sleep(0.0003)
+    return n
+
+
 # ---------------------------------------------------------------- outcomes
 
 
@@ -192,11 +197,23 @@ def test_several_loops_in_several_threads() -> None:
     pool.close()
 
 
+def test_a_thread_that_is_woken_while_it_ends() -> None:
+    pool = ThreadPool(2, idle_s=0.001)
+
+    async def main() -> None:
+        for n in range(200):
+            assert await pool.run(lambda n: n, n) == n
+            await asyncio.sleep(0.0009 + n % 4 * 0.0001)
+
+    run(main)
+    until(lambda: pool.stats()["threads"] == 0)
+
+
 def test_uvloop_too(pool: ThreadPool) -> None:
     uvloop = pytest.importorskip("uvloop")
 
     async def main() -> list[int]:
-        return await asyncio.gather(*(pool.run(lambda n: n, n) for n in range(200)))
+        return list(await asyncio.gather(*(pool.run(lambda n: n, n) for n in range(200))))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(main()) == list(range(200))
@@ -275,7 +292,7 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch, pool: ThreadPool) 
         assert await pool.run(lambda: 1) == 1
         with monkeypatch.context() as patched:  # one thread is there: it does what all should
             patched.setattr(threading.Thread, "start", refuse)
-            calls = [pool.run(lambda n: time.sleep(0.001) or n, n) for n in range(20)]  # type: ignore[func-returns-value]
+            calls = [pool.run(slowly, n) for n in range(20)]
             assert await asyncio.gather(*calls) == list(range(20))
 
     run(main)
@@ -358,7 +375,7 @@ def test_a_thousand_cancelled_at_any_moment(pool: ThreadPool) -> None:
     async def one(n: int) -> int:
         try:
             async with asyncio.timeout(0.0003 * (n % 5)):
-                return await pool.run(lambda: time.sleep(0.0002) or n)  # type: ignore[func-returns-value]
+                return await pool.run(slowly, n)
         except TimeoutError:
             return -1
 
@@ -626,3 +643,19 @@ def test_from_thread_when_the_loop_ends_all_its_tasks() -> None:
 
     run(main).join(WAIT_S)
     assert [type(error) for error in outcome] == [asyncio.CancelledError]
+
+
+def test_from_thread_when_its_task_is_cancelled_before_its_first_step(pool: ThreadPool) -> None:
+    def stillborn(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        task.cancel()
+        return task
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(stillborn)
+        with pytest.raises(asyncio.CancelledError):
+            await pool.run(lambda: from_thread(loop, asyncio.sleep, 0, timeout_s=5.0))
+        loop.set_task_factory(None)
+
+    run(main)

@@ -261,7 +261,22 @@ def test_a_simple_variable_is_one_plain_segment(uri: str) -> None:
     assert UriTemplate("f://d/{x}", unguarded=["x"]).match(uri) is not None
 
 
-@pytest.mark.parametrize("value", ["..", "a/../b", "a/..", "../b", "a/%2e%2e/b", "a%2f..%2fb", "a%5c..", "/etc", "%2Fetc", "\\etc", "a/%00"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "..",
+        "a/../b",
+        "a/..",
+        "../b",
+        "a/%2e%2e/b",
+        "a%2f..%2fb",
+        "a%5c..",
+        "/etc",
+        "%2Fetc",
+        "\\etc",
+        "a/%00",
+    ],
+)
 @pytest.mark.parametrize("template", ["f://d/{+x}", "f://d/{x*}", "f://d/{?x}"])
 def test_a_path_stays_below(template: str, value: str) -> None:
     uri = f"f://d/?x={value}" if "?" in template else f"f://d/{value}"
@@ -269,7 +284,9 @@ def test_a_path_stays_below(template: str, value: str) -> None:
     assert UriTemplate(template, unguarded={"x"}).match(uri) is not None
 
 
-@pytest.mark.parametrize("value", ["a/b", "1.0..2.0", "...", "a..", ".hidden", ".", "a//b", "ab:c", "%252e%252e"])
+@pytest.mark.parametrize(
+    "value", ["a/b", "1.0..2.0", "...", "a..", ".hidden", ".", "a//b", "ab:c", "%252e%252e"]
+)
 def test_what_only_looks_like_it(value: str) -> None:
     assert UriTemplate("f://d/{+x}").match(f"f://d/{value}") is not None
 
@@ -322,7 +339,15 @@ def test_queries_come_back_in_any_order(values: dict[str, str], order: list[str]
     assert UriTemplate("x://y{?a,b,c}").match(uri) == values
 
 
-@given(st.text(max_size=60), st.sampled_from(["x{a}", "{a}/{b}", "{+a}.{b}", "{a}{/b*}", "{/a*}", "{;a*}", "{a}{?b}", "{#a}", "\u00e9{a}"]))
+ANY = ["x{a}", "{a}/{b}", "{+a}.{b}", "{a}{/b*}", "{/a*}", "{;a*}", "{a}{?b}", "{#a}", "\u00e9{a}"]
+
+
+@given(
+    st.text(max_size=60),
+    st.sampled_from(
+        ["x{a}", "{a}/{b}", "{+a}.{b}", "{a}{/b*}", "{/a*}", "{;a*}", "{a}{?b}", "{#a}", "\u00e9{a}"]
+    ),
+)
 def test_any_text_matches_or_not(uri: str, template: str) -> None:
     made = UriTemplate(template)
     found = made.match(uri)
@@ -373,8 +398,8 @@ def table(*templates: str) -> TemplateTable[str]:
         ("a://z/y", "a://{a}/{b}"),
         ("a://z/fixed", "a://{a}/fixed"),
         ("a://z", "a://{a}"),
-        ("b://z", "{+any}"),
-        ("b://z?q", None),
+        ("bb://z", "{+any}"),
+        ("bb://z?q", None),
     ],
 )
 def test_the_most_specific_one_is_found(uri: str, template: str | None, turned: bool) -> None:

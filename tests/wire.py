@@ -346,8 +346,9 @@ class Wire:
         return await self.request("tools/call", {"name": name, "arguments": arguments or {}}, **meta)
 
     async def settle(self) -> None:
-        """Everything sent so far has been handled: a ping, or its like, has been answered."""
-        await self.ask("ping" if self.revision != MODERN else "server/discover")
+        """Everything sent so far has been handled, and so has what the server told its loop to do soon: two pings were answered."""
+        for _ in range(2):
+            await self.ask("ping" if self.revision != MODERN else "server/discover")
 
     async def initialize(self, capabilities: dict[str, Any] | None = None) -> dict[str, Any]:
         self.capabilities = capabilities or {}

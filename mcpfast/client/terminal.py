@@ -128,7 +128,7 @@ class Terminal:
         ready: asyncio.Future[None] = loop.create_future()
         self._write(prompt)
         fd = sys.stdin.fileno()
-        loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+        loop.add_reader(fd, _finish, ready)
         try:
             await ready
         finally:
@@ -137,6 +137,11 @@ class Terminal:
         if not data:
             raise Ended
         return data.decode(errors="replace")
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def choices_of(field: dict[str, Any]) -> list[str]:

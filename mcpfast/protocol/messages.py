@@ -38,6 +38,14 @@ class Retry(Params, rename="camel"):
     request_state: Raw | UnsetType = UNSET
 
 
+class Target(Struct):
+    """What a call names, whichever method it is."""
+
+    name: str | None = None
+    uri: str | None = None
+    arguments: Raw | UnsetType = UNSET
+
+
 class CallParams(Retry, rename="camel", kw_only=True):
     name: str
     arguments: Raw | UnsetType = UNSET

@@ -34,20 +34,20 @@ def block(content: dict[str, Any], revision: Revision) -> dict[str, Any]:
         return content
     kind = content.get("type")
     if kind == "audio" and not revision.audio:
-        return {
-            "type": "resource",
-            "resource": {
-                "uri": "mcpfast:audio",
-                "mimeType": content["mimeType"],
-                "blob": content["data"],
-            },
-        }
-    if kind == "resource_link":
-        if not revision.structured:
-            name = content.get("title") or content.get("name") or ""
-            return {"type": "text", "text": f"{name}: {content['uri']}" if name else content["uri"]}
-        return describe(content, revision)
+        sound = {"uri": "mcpfast:audio", "mimeType": content["mimeType"], "blob": content["data"]}
+        content = _instead(content, {"type": "resource", "resource": sound})
+    elif kind == "resource_link" and not revision.structured:
+        name = content.get("title") or content.get("name") or ""
+        text = f"{name}: {content['uri']}" if name else content["uri"]
+        content = _instead(content, {"type": "text", "text": text})
+    elif kind == "resource":
+        content = {**content, "resource": describe(content["resource"], revision)}
     return describe(content, revision)
+
+
+def _instead(content: dict[str, Any], block: dict[str, Any]) -> dict[str, Any]:
+    """A block of another type, for the same readers."""
+    return {**block, "annotations": content["annotations"]} if "annotations" in content else block
 
 
 def call_result(result: dict[str, Any], revision: Revision) -> dict[str, Any]:

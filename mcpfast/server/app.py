@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -363,7 +364,9 @@ class MCPServer(Generic[LifespanT]):
         """`fn` as a coroutine function that runs it in a worker thread."""
 
         async def in_thread(*args: Any, **named: Any) -> Any:
-            return await self.threads().run(fn, *args, **named)
+            # the connection that calls is the lane: those of many clients take turns for a thread
+            lane = getattr(asyncio.current_task().get_coro(), "source", None)  # type: ignore[union-attr]
+            return await (self._threads or self.threads()).run_in(lane, fn, *args, **named)
 
         return in_thread
 

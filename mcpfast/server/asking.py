@@ -179,7 +179,7 @@ class Asker:
 
     # ---------------------------------------------------------------- the modern era: state, replay
 
-    def open(self, params: messages.Retry, name: str, arguments: Any) -> None:
+    def open(self, params: messages.Retry, name: str, arguments: bytes) -> None:
         """Takes up what a retry brings. Raises MCPError -32602 for a state that was tampered with, is foreign, or has expired."""
         if params.input_responses is not msgspec.UNSET:
             self._fresh = messages.decode(dict[str, dict[str, Any]], bytes(params.input_responses))
@@ -188,10 +188,10 @@ class Asker:
         token = messages.decode(str, bytes(params.request_state))
         self.state = self._dispatcher.unseal(token, self._binding(name, arguments), State)
 
-    def _binding(self, name: str, arguments: Any) -> bytes:
-        from mcpfast.server.sealed import call_binding  # imports cryptography; only a call that asks pays for it
+    def _binding(self, name: str, arguments: bytes) -> bytes:
+        from mcpfast.server.sealed import call_binding  # only a call that asks pays for it
 
-        return call_binding("anonymous", self._request.method, name, messages.encode(arguments))
+        return call_binding("anonymous", self._request.method, name, arguments)
 
     def _replay(self, questions: list[Question[Any]]) -> list[Any]:
         state = self._flow()
@@ -225,7 +225,7 @@ class Asker:
             self.state = State(flow=self._dispatcher.random(16).hex())
         return self.state
 
-    def input_required(self, questions: list[Question[Any]], name: str, arguments: Any) -> bytes:
+    def input_required(self, questions: list[Question[Any]], name: str, arguments: bytes) -> bytes:
         """The result that ends this round."""
         state = self._dispatcher.seal(self._flow(), self._binding(name, arguments))
         requests = {q.key or "": {"method": q.method, "params": q.params} for q in questions}
@@ -239,8 +239,8 @@ class Asker:
         known = state.once.get(key)
         if known is None:
             records = self._dispatcher.once_records()
-            value = await records.run(state.flow, key, fn, self._dispatcher.server.limits.sealed_state_s)
-            known = state.once[key] = msgspec.Raw(messages.encode(value))
+            ttl_s = self._dispatcher.server.limits.sealed_state_s
+            known = state.once[key] = msgspec.Raw(await records.run_json(state.flow, key, fn, ttl_s))
         return msgspec.json.decode(known, type=Any if kind is None else kind)
 
 

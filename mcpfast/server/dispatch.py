@@ -204,10 +204,10 @@ class Dispatcher:
             asker.open(asked, *self.target_of(request))
             request.state = (caller, asker)
 
-    def target_of(self, request: Request) -> tuple[str, Any]:
-        """What a sealed state is bound to beside the method: the name (or URI) and the arguments, decoded."""
-        params: dict[str, Any] = messages.decode(dict, request.params)
-        return params.get("name") or params.get("uri") or "", params.get("arguments") or {}
+    def target_of(self, request: Request) -> tuple[str, bytes]:
+        """What a sealed state is bound to beside the method: the name (or URI) and the arguments, raw JSON."""
+        target: messages.Target = messages.decode(messages.Target, request.params)
+        return target.name or target.uri or "", self._object(target.arguments, "arguments")
 
     # ---------------------------------------------------------------- resources (section 14)
 

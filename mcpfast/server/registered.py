@@ -189,6 +189,12 @@ class Resource:
                 f"resource {self.uri!r}: the URI has {sorted(offered) or 'no variables'}, the function has the parameters "
                 f"{sorted(wanted) or 'none'}; they must be the same (a Context parameter does not count)"
             )
+        optional = self.template.optional_names if self.template is not None else ()
+        bare = sorted(set(self.handler.signature.input_schema.get("required", ())).intersection(optional)) if optional else []
+        if bare:
+            raise RegistrationError(
+                f"resource {self.uri!r}: a client may leave out the query variables {bare}; give these parameters defaults"
+            )
 
     def describe(self) -> dict[str, Any]:
         members = self._members
