@@ -27,12 +27,6 @@ from mcpfast._core cimport (
     SCAN_SHAPED, SHAPES, scan_frame, scan_is_id, scan_write_string, span_bytes,
 )
 
-class Slotted:
-    """Shows what a slot's descriptor is."""
-
-    __slots__ = ("attribute",)
-
-
 cdef extern from "Python.h":
     int PyIter_Send(PyObject*, PyObject*, PyObject**)
     PyObject* PyObject_Vectorcall(PyObject*, PyObject**, size_t, PyObject*)
@@ -48,6 +42,9 @@ cdef extern from *:
     """
     #include <structmember.h>
     """
+    ctypedef struct PyTypeObject:
+        pass
+    PyTypeObject PyMemberDescr_Type
     ctypedef struct PyMemberDef:
         int type
         Py_ssize_t offset
@@ -56,7 +53,6 @@ cdef extern from *:
     enum:
         OBJECT_MEMBER "T_OBJECT_EX"
 
-cdef object MemberDescriptor = type(Slotted.attribute)
 
 cdef enum:
     OTHERWISE = 2            # beside DRAINED and WAITS: not known by its shape
@@ -132,7 +128,7 @@ cdef class Entry:
             raise MemoryError
         for i, name in enumerate(self.fields):
             member = decoded_type.__dict__.get(name)
-            if type(member) is not MemberDescriptor or (<PyMemberDescrObject*>member).d_member.type != OBJECT_MEMBER:
+            if <PyObject*>type(member) != <PyObject*>&PyMemberDescr_Type or (<PyMemberDescrObject*>member).d_member.type != OBJECT_MEMBER:
                 return
             self.offsets[i] = (<PyMemberDescrObject*>member).d_member.offset
         self.decoded_type = decoded_type
