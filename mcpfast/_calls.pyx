@@ -35,6 +35,7 @@ cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         pass
     PyTypeObject PyGetSetDescr_Type
+    PyTypeObject* Py_TYPE(object)
     ctypedef struct PyGetSetDescrObject:
         PyGetSetDef* d_getset
 
@@ -233,7 +234,7 @@ cdef class Carriers:
         self.finished = loop.create_future()
         self.finished.set_result(None)
         descriptor = task_type.__dict__.get(MUST_CANCEL)
-        if <PyObject*>type(descriptor) == <PyObject*>&PyGetSetDescr_Type:  # asked directly: 100 instructions less than as an attribute
+        if Py_TYPE(descriptor) == &PyGetSetDescr_Type:  # asked directly: 100 instructions less than as an attribute
             self.must_cancel = (<PyGetSetDescrObject*>descriptor).d_getset
         self.warm = (
             warm

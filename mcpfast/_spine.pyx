@@ -45,6 +45,7 @@ cdef extern from *:
     ctypedef struct PyTypeObject:
         pass
     PyTypeObject PyMemberDescr_Type
+    PyTypeObject* Py_TYPE(object)
     ctypedef struct PyMemberDef:
         int type
         Py_ssize_t offset
@@ -128,7 +129,7 @@ cdef class Entry:
             raise MemoryError
         for i, name in enumerate(self.fields):
             member = decoded_type.__dict__.get(name)
-            if <PyObject*>type(member) != <PyObject*>&PyMemberDescr_Type or (<PyMemberDescrObject*>member).d_member.type != OBJECT_MEMBER:
+            if Py_TYPE(member) != &PyMemberDescr_Type or (<PyMemberDescrObject*>member).d_member.type != OBJECT_MEMBER:
                 return
             self.offsets[i] = (<PyMemberDescrObject*>member).d_member.offset
         self.decoded_type = decoded_type

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from mcpfast.errors import INVALID_PARAMS, MISSING_CAPABILITY, UNSUPPORTED_VERSION, MCPError
 from mcpfast.protocol import messages
 from mcpfast.protocol.revisions import BY_VERSION, LOG_LEVEL_INDEX, MODERN_VERSIONS, Revision
@@ -88,6 +90,14 @@ def read_envelope(params: bytes | None) -> Caller:
         None if info is messages.UNSET else info,
         None if level is messages.UNSET else level,
     )
+
+
+def is_modern(message: bytes) -> bool:
+    """Whether a message that is JSON, whatever else it is, carries this era's key (section 7)."""
+    read = msgspec.json.decode(message)
+    params = read.get("params") if isinstance(read, dict) else None
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    return isinstance(meta, dict) and messages.META_PREFIX + "protocolVersion" in meta
 
 
 def _bad_member(name: str, kind: str, value: Any) -> MCPError:

@@ -392,6 +392,8 @@ class Dispatcher:
                 refusal = MCPError(
                     INVALID_REQUEST, f"Invalid request: more than {self.limits.batch_messages_max} messages in a batch"
                 )
+            elif b"protocolVersion" in raw and any(modern.is_modern(element) for element in elements):
+                refusal = MCPError(INVALID_REQUEST, "Invalid request: the 2026-07-28 era has no batches")
         if refusal is not None:
             channel.send(messages.error_line(refusal, id_null=id_null))
             return
