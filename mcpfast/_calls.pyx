@@ -267,8 +267,7 @@ cdef class Carriers:
     cdef int grow(self) except -1:
         "More warm Tasks: they can carry after the loop's next turn."
         cdef Carrier carrier
-        cdef size_t i
-        for i in range(max(4, min(64, self.made))):
+        for _ in range(max(4, min(64, self.made))):
             carrier = Carrier.__new__(Carrier)
             carrier.home = self
             carrier.parking = self.loop.create_future()

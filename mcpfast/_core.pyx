@@ -195,13 +195,12 @@ cdef class Inbox:
         cdef size_t done = 0, n
         cdef char* at = NULL
         cdef const char* newline
-        cdef int state
         lines = []
         while done < <size_t>data.shape[0]:
             n = min(self.room(&at), <size_t>data.shape[0] - done)
             memcpy(at, &data[done], n)
             done += n
-            state = self.commit(n)
+            self.commit(n)
             while self.start < self.ready:
                 newline = <const char*>memchr(self.block.data + self.start, c"\n", self.ready - self.start)
                 n = newline + 1 - (self.block.data + self.start)
@@ -326,7 +325,7 @@ cdef class Table:
             self.insert(key, value)
 
     def __delitem__(self, bytes key not None):
-        kept = self.owned.pop(key)  # lives until the table no longer points at it
+        _kept = self.owned.pop(key)  # lives until the table no longer points at it
         self.version += 1
         self.rebuild(self.mask + 1)  # removal is rare: no tombstones to think about
 

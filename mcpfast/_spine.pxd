@@ -115,7 +115,8 @@ cdef class Channel(Source):
     cdef int again(self, Carrier carrier, const char* line) except -1
     cdef Wire wire_of(self, frame_t* frame)
     cdef int call(self, Carrier carrier, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1
-    cdef int run(self, Carrier carrier, Entry entry, Wire wire, span_t id, Request request, PyObject* coroutine, frame_t* frame, size_t bytes_in) except -1
+    cdef int run(self, Carrier carrier, Entry entry, Wire wire, span_t id, Request request, PyObject* coroutine,
+                 frame_t* frame, size_t bytes_in) except -1
     cdef int other(self, Carrier carrier, frame_t* frame, size_t bytes_in) except -1
     cdef int serve(self, Carrier carrier, Request request) except -1
     cdef int unusual(self, int kind, frame_t* frame, const char* at, size_t count) except -1

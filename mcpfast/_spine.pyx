@@ -153,7 +153,8 @@ cdef class Entry:
 cdef class Request:
     """One request of a client that outlives the bytes it came in.
 
-    `id`, `progress_token` and `version` (as `_meta` names it) are raw JSON, `params` the raw JSON object; None for absent. `cancelled` is None or the reason, and then
+    `id`, `progress_token` and `version` (as `_meta` names it) are raw JSON, `params` the raw JSON object; None for absent.
+    `cancelled` is None or the reason, and then
     nothing is answered any more; `alive` ends with the answer. `state` is the upper room's.
     """
 
@@ -405,8 +406,10 @@ cdef class Channel(Source):
         "The revision that this request speaks, where that is plain; None sends it the other way."
         cdef Wire wire = self.wire
         if frame.version.at != NULL:
-            if (frame.capabilities.at == NULL or frame.capabilities.at[0] != c"{"
-                    or (frame.log_level.at != NULL and self.engine.log_levels.find(frame.log_level.at, frame.log_level.len) == NULL)):
+            if frame.capabilities.at == NULL or frame.capabilities.at[0] != c"{":
+                return None
+            if (frame.log_level.at != NULL
+                    and self.engine.log_levels.find(frame.log_level.at, frame.log_level.len) == NULL):
                 return None
             wire = self.engine.modern_wire
             if not same(frame.version, wire.version):
@@ -668,7 +671,7 @@ cdef class Channel(Source):
     # ------------------------------------------------------------------------------------------ answers
 
     cdef int answer_and_drop(self, span_t id, Request request, Entry entry, Wire wire, PyObject* value) except -1:
-        held = <object>value
+        _held = <object>value
         Py_DECREF(value)
         return self.answer(id, request, entry, wire, value)
 
@@ -748,7 +751,7 @@ cdef class Channel(Source):
         return self.over(request, mark, "error")
 
     cdef int over(self, Request request, size_t mark, str outcome) except -1:
-        "The answer of a request stands in the outbox from `mark` on (counted from `sent`); a batch takes it out again and keeps it."
+        "The answer stands in the outbox from `mark` on (counted from `sent`); a batch takes it out again and keeps it."
         cdef Batch batch = self.batch if request is None else request.batch
         cdef size_t bytes_out = self.outbox.waiting() - mark
         if request is not None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import UNSET
+
 import msgspec
 
 from mcpfast.errors import INVALID_PARAMS, MISSING_CAPABILITY, UNSUPPORTED_VERSION, MCPError
@@ -71,9 +73,9 @@ def read_envelope(params: bytes | None) -> Caller:
         raise _bad_member("protocolVersion", "a string", version)
     if not isinstance(capabilities, dict):
         raise _bad_member("clientCapabilities", "an object", capabilities)
-    if info is not messages.UNSET and not isinstance(info, dict):
+    if info is not UNSET and not isinstance(info, dict):
         raise _bad_member("clientInfo", "an object", info)
-    if meta.progress_token is not messages.UNSET and (
+    if meta.progress_token is not UNSET and (
         isinstance(meta.progress_token, bool) or not isinstance(meta.progress_token, str | int)
     ):
         raise MCPError(
@@ -82,13 +84,13 @@ def read_envelope(params: bytes | None) -> Caller:
     revision = BY_VERSION.get(version)
     if revision is None or not revision.modern:
         raise unsupported_version(version)
-    if level is not messages.UNSET and (not isinstance(level, str) or level not in LOG_LEVEL_INDEX):
+    if level is not UNSET and (not isinstance(level, str) or level not in LOG_LEVEL_INDEX):
         raise MCPError(INVALID_PARAMS, f"Invalid params: unknown log level {str(level)[:40]!r}")
     return Caller(
         revision,
         capabilities,
-        None if info is messages.UNSET else info,
-        None if level is messages.UNSET else level,
+        None if info is UNSET else info,
+        None if level is UNSET else level,
     )
 
 
@@ -101,7 +103,7 @@ def is_modern(message: bytes) -> bool:
 
 
 def _bad_member(name: str, kind: str, value: Any) -> MCPError:
-    what = "is missing" if value is messages.UNSET else f"must be {kind}"
+    what = "is missing" if value is UNSET else f"must be {kind}"
     return MCPError(INVALID_PARAMS, f"Invalid params: _meta[{messages.META_PREFIX + name!r}] {what}")
 
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 
 class Revision(NamedTuple):
-    """One revision and what it knows. `index` orders them."""
+    """One revision and what it knows. `number` orders them."""
 
     version: str
-    index: int
+    number: int
     modern: bool  # every request carries its own envelope; False: a session is made by `initialize`
     batches: bool = False  # JSON-RPC arrays
     error_id_null: bool = False  # an error that belongs to no request says `"id": null`; later ones leave it out
@@ -34,12 +34,12 @@ A = Revision(
     icons=False,
     argument_errors_are_results=False,
 )
-B = A._replace(version="2025-03-26", index=1, batches=True, tool_annotations=True, audio=True)
-C = B._replace(version="2025-06-18", index=2, batches=False, structured=True)
+B = A._replace(version="2025-03-26", number=1, batches=True, tool_annotations=True, audio=True)
+C = B._replace(version="2025-06-18", number=2, batches=False, structured=True)
 D = C._replace(
-    version="2025-11-25", index=3, error_id_null=False, icons=True, argument_errors_are_results=True
+    version="2025-11-25", number=3, error_id_null=False, icons=True, argument_errors_are_results=True
 )
-E = D._replace(version="2026-07-28", index=4, modern=True)
+E = D._replace(version="2026-07-28", number=4, modern=True)
 
 REVISIONS: tuple[Revision, ...] = (A, B, C, D, E)
 BY_VERSION: dict[str, Revision] = {revision.version: revision for revision in REVISIONS}

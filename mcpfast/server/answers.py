@@ -43,7 +43,7 @@ class Answers:
         self._cache = {
             method: _cache_members(cache_hints.get(method, CacheHint())) for method in CACHEABLE
         }
-        self.wires: tuple[Wire, ...] = tuple(self._make_wire(revision.index) for revision in REVISIONS)
+        self.wires: tuple[Wire, ...] = tuple(self._make_wire(revision.number) for revision in REVISIONS)
 
     def _make_wire(self, index: int) -> Wire:
         """What stands around a str result: `front text" back` and, structured, `front text" middle text" back`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from mcpfast._core import Table
@@ -83,7 +83,7 @@ class Shelf(Generic[T]):
         offer = self._offers.get(key)
         return None if offer is None else offer.owner
 
-    def __iter__(self) -> Iterable[T]:
+    def __iter__(self) -> Iterator[T]:
         return (offer.owner for offer in self._offers.values())
 
     def __len__(self) -> int:
@@ -99,7 +99,7 @@ class Shelf(Generic[T]):
     def page(self, revision: Revision, cursor: str | None, page_items: int) -> bytes:
         """The members of a list result, without its braces: `"tools":[...],"nextCursor":"..."`. Raises MCPError -32602."""
         after = 0 if cursor is None else self._read_cursor(cursor)
-        key = (revision.index, after, page_items)
+        key = (revision.number, after, page_items)
         prepared = self._pages.get(key)
         if prepared is None:
             prepared = self._pages[key] = self._make_page(revision, after, page_items)

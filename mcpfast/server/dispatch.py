@@ -84,7 +84,7 @@ class Dispatcher:
         """A request: its era by its own reserved key, then its method. Raises MCPError for what is refused."""
         if request.version is not None:
             caller: Any = modern.read_envelope(request.params)
-            request.wire = self.answers.wires[caller.revision.index]
+            request.wire = self.answers.wires[caller.revision.number]
             handlers, opened_by = self._modern, modern.METHODS
         else:
             caller = request.channel.session
@@ -126,7 +126,7 @@ class Dispatcher:
             result: dict[str, Any] = msgspec.json.decode(outcome) if outcome is not None else {}
             return result
 
-        call_next = call_handler
+        call_next: Callable[[Any], Any] = call_handler
         for layer in reversed(self.server.middleware):
             call_next = _layer(layer, call_next)
         return messages.encode(await call_next(self.make_context(request).request))
@@ -146,7 +146,7 @@ class Dispatcher:
         revision = legacy.negotiate(asked.protocol_version)
         session.state, session.revision = legacy.OPEN, revision
         session.capabilities, session.client_info = asked.capabilities, asked.client_info
-        request.channel.wire = request.wire = self.answers.wires[revision.index]
+        request.channel.wire = request.wire = self.answers.wires[revision.number]
         result: dict[str, Any] = {
             "protocolVersion": revision.version,
             "capabilities": self.server.capabilities(revision),
@@ -304,9 +304,11 @@ class Dispatcher:
         return self._complete(request, asked)
 
     async def _complete(self, request: Request, asked: messages.CompleteParams) -> bytes:
+        completer = self.server.completer
+        assert completer is not None  # else the method is not offered
         from mcpfast.server import completion  # few servers complete
 
-        found = await completion.run(self.server.completer, asked, self.limits.completion_values_max)
+        found = await completion.run(completer, asked, self.limits.completion_values_max)
         return self.answers.of({"completion": found}, request.wire)
 
     def set_level(self, request: Request, session: Session) -> bytes:

@@ -50,7 +50,7 @@ class Host:
         for level in LOG_LEVELS:
             levels[messages.encode(level)] = level
         wires = server.answers.wires
-        modern_wires = tuple(wires[revision.index] for revision in reversed(MODERN))
+        modern_wires = tuple(wires[revision.number] for revision in reversed(MODERN))
         self.engine = Engine(
             self.loop, self.dispatcher, carriers, server.catalog.table, modern_wires, levels, server.limits
         )

@@ -60,6 +60,10 @@ class Handler:
             self.context_at = len(self.fields)
             self.keywords += (signature.context_name,)
 
+    def convert(self, texts: dict[str, str]) -> dict[str, Any]:
+        """Arguments that are strings on the wire as what the parameters want. Raises msgspec.ValidationError."""
+        return dict(texts) if isinstance(self.signature, RawSignature) else self.signature.convert(texts)
+
     async def __call__(self, values: dict[str, Any], context: Context[Any] | None) -> Any:
         """Calls the function with values by name; with a raw schema some may be missing, and keep their defaults."""
         named = dict(values)
@@ -95,7 +99,7 @@ class Tool:
         self.signature = handler.signature
         self._answers = answers
         self._members = members
-        raw = isinstance(self.signature, RawSignature)
+        arguments_type = None if isinstance(self.signature, RawSignature) else self.signature.arguments_type
         # A value of exactly the type that the annotation promises needs no look into `content`: its JSON is its text, too.
         self._promised = _plain_type(self.signature) if self.signature.is_structured else None
         text = self._promised is str
@@ -109,11 +113,11 @@ class Tool:
             handler.context_at,
             TEXT if text else ENCODE,
             self.encode,
-            fast=fast and not raw,
+            fast=fast and arguments_type is not None,
             own_task=own_task,
             inline=handler.inline,
-            scalars=not raw and SCALARS.issuperset(self.signature.arguments_type.__annotations__.values()),
-            decoded_type=None if raw else self.signature.arguments_type,
+            scalars=arguments_type is not None and SCALARS.issuperset(arguments_type.__annotations__.values()),
+            decoded_type=arguments_type,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -149,8 +153,9 @@ class Tool:
         if type(value) is self._promised and value is not None:
             # 2 us instead of 9 us by way of `content`
             structured = self.signature.encode_structured(value)
-            text = value if self._promised is str else (structured[10:-1] if self.signature.wraps_output else structured).decode()
-            members = b'"content":[{"type":"text","text":%b}]' % json_string(text)
+            text = structured[10:-1] if self.signature.wraps_output else structured  # within {"result":...}
+            shown = value if isinstance(value, str) else text.decode()
+            members = b'"content":[{"type":"text","text":%b}]' % json_string(shown)
             if wire.structured:
                 members += b',"structuredContent":' + structured
             return answers.complete(members, wire)
@@ -215,7 +220,7 @@ class Resource:
         values: dict[str, Any] = variables
         if variables:
             try:
-                values = self.handler.signature.convert(variables)
+                values = self.handler.convert(variables)
             except msgspec.ValidationError as error:
                 raise MCPError(INVALID_PARAMS, f"Invalid resource URI: {error}", {"uri": uri}) from None
         value = await self.handler(values, context)
@@ -260,7 +265,7 @@ class Prompt:
     async def get(self, arguments: dict[str, str], context: Context[Any]) -> dict[str, Any]:
         """A GetPromptResult as it stands on the wire. Raises MCPError -32602 for arguments that are missing or do not fit."""
         try:
-            values = self.handler.signature.convert(arguments)
+            values = self.handler.convert(arguments)
         except msgspec.ValidationError as error:
             raise MCPError(INVALID_PARAMS, f"Invalid arguments for prompt {self.name}: {error}") from None
         value = await self.handler(values, context)
