@@ -86,7 +86,7 @@ cdef class Engine:
     cdef public object observer
     cdef public bint closing
     cdef readonly int depth_max
-    cdef readonly size_t frame_bytes_max, id_bytes_max, output_high_bytes, output_low_bytes, output_bytes_max
+    cdef readonly size_t frame_bytes_max, id_bytes_max, output_high_bytes, output_low_bytes, output_bytes_max, output_cork_bytes
     cdef readonly Py_ssize_t connection_calls_max
     cdef Entry routed
     cdef Shapes shapes
@@ -128,7 +128,7 @@ cdef class Channel(Source):
     cdef int answer_and_drop(self, span_t id, Request request, Entry entry, Wire wire, PyObject* value) except -1
     cdef int put(self, bytes line) except -1
     cdef int received(self, size_t count) except -1
-    cdef int put_line(self, span_t id, bytes tail) except -1
+    cdef int put_line(self, span_t id, Request request, bytes tail) except -1
     cdef int fail(self, span_t id, Request request, Entry entry, Wire wire, object error) except -1
     cdef int over(self, Request request, size_t mark, str outcome) except -1
     cdef int pump(self) except -1

@@ -95,6 +95,7 @@ class Engine:
     output_high_bytes: int
     output_low_bytes: int
     output_bytes_max: int
+    output_cork_bytes: int
     connection_calls_max: int
     def __init__(
         self,

@@ -335,8 +335,12 @@ def _show(error: Exception, path: str) -> None:
 def _shorten(shown: Any, path: str) -> None:
     frames = list(shown.stack)
     begin = next((i for i, frame in enumerate(frames) if frame.filename == path), None)
-    if begin is None:  # not theirs: everything, then
-        return
+    if begin is None:
+        if (
+            getattr(shown, "filename", None) is None
+        ):  # no syntax error in their file: not theirs, so everything is shown
+            return
+        begin = len(frames)
     theirs = [
         frame
         for frame in frames[begin:]

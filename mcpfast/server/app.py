@@ -90,7 +90,7 @@ class MCPServer(Generic[LifespanT]):
         self._threads: ThreadPool | None = None
         self._sealer: Sealer | None = None
         self._once: OnceRecords | None = None
-        self._template_table: Any = None
+        self._template_table: tuple[int, Any] = (-1, None)
         for fn in tools:
             self.add_tool(fn)
 
@@ -221,13 +221,11 @@ class MCPServer(Generic[LifespanT]):
         }
         resource = Resource(uri, template, Handler(fn, signature, self), mime_type, members)
         shelf = self.catalog.resources if template is None else self.catalog.templates
-        self._template_table = None
         shelf.add(Offer(uri, resource.describe, resource))
         return resource
 
     def remove_resource(self, uri: str) -> None:
         """Takes a resource or template away, by the URI it was registered with."""
-        self._template_table = None
         (self.catalog.resources if uri in self.catalog.resources else self.catalog.templates).remove(uri)
 
     def resource(
@@ -267,11 +265,14 @@ class MCPServer(Generic[LifespanT]):
         fixed = self.catalog.resources.get(uri)
         if fixed is not None or not len(self.catalog.templates):
             return fixed, {}
-        if self._template_table is None:
+        version = self.catalog.templates.version  # asked before the templates: another thread may add one meanwhile
+        made_of, table = self._template_table
+        if made_of != version:
             from mcpfast.server.uri_template import TemplateTable
 
-            self._template_table = TemplateTable((r.template, r) for r in self.catalog.templates)
-        return cast("tuple[Resource | None, dict[str, str]]", self._template_table.find(uri) or (None, {}))
+            table = TemplateTable((r.template, r) for r in self.catalog.templates)
+            self._template_table = version, table
+        return cast("tuple[Resource | None, dict[str, str]]", table.find(uri) or (None, {}))
 
     # ---------------------------------------------------------------- prompts, completion
 

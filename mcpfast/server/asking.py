@@ -40,6 +40,8 @@ class InputRequired(BaseException):
     No Exception on purpose: `except Exception` in a handler must not take it for a failure.
     """
 
+    mcp_outcome = "input_required"  # what observers are told: no error
+
     def __init__(self, asker: Asker, questions: list[Question[Any]]) -> None:
         super().__init__("the client must answer first")
         self.asker = asker

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -43,7 +44,10 @@ T = TypeVar("T")
 
 
 class Shelf(Generic[T]):
-    """All offers of one kind, in order, with their lists. `kind` is "tools", "prompts" or "resources" (what changes together)."""
+    """All offers of one kind, in order, with their lists. `kind` is "tools", "prompts" or "resources" (what changes together).
+
+    Changed and listed from any thread: a page is made and kept under the lock, so that none outlives a change.
+    """
 
     def __init__(
         self,
@@ -57,26 +61,36 @@ class Shelf(Generic[T]):
         self._project = project
         self._changed = changed
         self._offers: dict[str, Offer] = {}
+        self.version = 0  # grows with every change
         self._last = 0
         self._pages: dict[tuple[int, int, int], bytes] = {}
+        self._lock = threading.Lock()
 
     def add(self, offer: Offer, *, replace: bool = False) -> None:
-        if offer.key in self._offers and not replace:
-            raise RegistrationError(
-                f"{self.member[:-1].capitalize()} {offer.key!r} is registered already; "
-                "remove the first one, or give this one another name"
-            )
-        self._last += 1
-        offer.ordinal = self._last
-        self._offers[offer.key] = offer
-        self._touched()
+        with self._lock:
+            if offer.key in self._offers and not replace:
+                raise RegistrationError(
+                    f"{self.member[:-1].capitalize()} {offer.key!r} is registered already; "
+                    "remove the first one, or give this one another name"
+                )
+            self._last += 1
+            offer.ordinal = self._last
+            self._offers[offer.key] = offer
+            self._touch()
+        self._changed(self.kind)
 
     def remove(self, key: str) -> Offer:
-        offer = self._offers.pop(key, None)
+        with self._lock:
+            offer = self._offers.pop(key, None)
+            self._touch()
         if offer is None:
             raise RegistrationError(f"No {self.member[:-1]} {key!r} is registered")
-        self._touched()
+        self._changed(self.kind)
         return offer
+
+    def _touch(self) -> None:
+        self.version += 1
+        self._pages.clear()
 
     def get(self, key: str) -> T | None:
         """The registered object, or None."""
@@ -84,7 +98,7 @@ class Shelf(Generic[T]):
         return None if offer is None else offer.owner
 
     def __iter__(self) -> Iterator[T]:
-        return (offer.owner for offer in self._offers.values())
+        return iter([offer.owner for offer in list(self._offers.values())])
 
     def __len__(self) -> int:
         return len(self._offers)
@@ -92,17 +106,14 @@ class Shelf(Generic[T]):
     def __contains__(self, key: str) -> bool:
         return key in self._offers
 
-    def _touched(self) -> None:
-        self._pages.clear()
-        self._changed(self.kind)
-
     def page(self, revision: Revision, cursor: str | None, page_items: int) -> bytes:
         """The members of a list result, without its braces: `"tools":[...],"nextCursor":"..."`. Raises MCPError -32602."""
         after = 0 if cursor is None else self._read_cursor(cursor)
         key = (revision.number, after, page_items)
         prepared = self._pages.get(key)
         if prepared is None:
-            prepared = self._pages[key] = self._make_page(revision, after, page_items)
+            with self._lock:
+                prepared = self._pages[key] = self._make_page(revision, after, page_items)
         return prepared
 
     def _make_page(self, revision: Revision, after: int, page_items: int) -> bytes:
@@ -146,5 +157,6 @@ class Catalog:
         self.table[messages.encode(entry.name)[1:-1]] = entry
 
     def remove_tool(self, name: str) -> None:
+        if name in self.tools:  # out of the table before anybody is told
+            del self.table[messages.encode(name)[1:-1]]
         self.tools.remove(name)
-        del self.table[messages.encode(name)[1:-1]]

@@ -23,7 +23,7 @@ class Observer(Protocol):
     """The hook points of a server: `server.observer = MyObserver()`. Nothing plugged in costs nothing.
 
     Called on the loop, in the way of the message: be quick, do not wait, do not raise. A request has `.method`, `.entry.name`
-    (of a tool), `.bytes_in`, `.wire.revision`, `.channel.session`; `outcome` is "ok", "error" or "cancelled".
+    (of a tool), `.bytes_in`, `.wire.revision`, `.channel.session`; `outcome` is "ok", "error", "cancelled" or "input_required".
     """
 
     def session_opened(self, session: Session) -> None: ...
@@ -60,6 +60,9 @@ class Host:
         if self.server.lifespan is not None:
             self._lifespan = self.server.lifespan(self.server)
             self.dispatcher.lifespan_context = await self._lifespan.__aenter__()
+        if self.server.middleware:  # it may have come after the tools
+            for tool in self.server.catalog.tools:
+                tool.entry.fast = False
         await asyncio.sleep(0)  # the warm Tasks park
         self.engine.carriers.check()
         self.server.serving(self, True)

@@ -24,8 +24,10 @@ async def connect(
 
     `raise_exceptions` True shows the client the tracebacks of handlers, as `MCPServer(debug=True)` does for everybody.
     """
-    ours, theirs = socket.socketpair()
-    async with Host(server, warm=warm, debug=raise_exceptions) as host:
+    async with Host(
+        server, warm=warm, debug=raise_exceptions
+    ) as host:  # its lifespan may fail: before there are sockets
+        ours, theirs = socket.socketpair()
         ours.setblocking(False)
         fd = ours.detach()
         stream = Stream(
