@@ -61,8 +61,10 @@ cdef class Block:
 
 cdef class Blocks:
     cdef list spare
+    cdef Block long_spare
     cdef readonly size_t size
     cdef Block take(self)
+    cdef Block take_long(self, size_t at_least)
     cdef int give(self, Block block) except -1
 
 

@@ -87,6 +87,10 @@ cdef class Block:
         PyBuffer_FillInfo(view, self, <void*>self.window_at, self.window_len, 1, flags)
 
 
+cdef enum:
+    LONG_SPARE_MAX = 4 << 20
+
+
 @cython.final
 cdef class Blocks:
     """Spare blocks of one size, shared by the connections of one loop: a connection at rest holds none."""
@@ -98,10 +102,23 @@ cdef class Blocks:
     cdef Block take(self):
         return <Block>self.spare.pop() if self.spare else Block(self.size)
 
+    cdef Block take_long(self, size_t at_least):
+        "For a line longer than a block. The last one is kept: fresh memory of a megabyte is 256 page faults."
+        cdef Block block = self.long_spare
+        if block is not None and block.size >= at_least:
+            self.long_spare = None
+            return block
+        return Block(at_least)
+
     cdef int give(self, Block block) except -1:
         # only the caller's variable holds it; more means that somebody still looks into it
-        if block.size == self.size and Py_REFCNT(block) == 1 and len(self.spare) < 4:
-            self.spare.append(block)
+        if Py_REFCNT(block) > 1:
+            return 0
+        if block.size == self.size:
+            if len(self.spare) < 4:
+                self.spare.append(block)
+        elif self.size < block.size <= LONG_SPARE_MAX:
+            self.long_spare = block
         return 0
 
 
@@ -126,7 +143,7 @@ cdef class Inbox:
             self.start = self.ready = self.end = 0
         elif self.block.size < self.blocks.size or self.block.size - self.end < self.block.size >> 2:
             # a short rest was parked in a small block, or a long line fills its block: twice the room, one copy
-            bigger = self.blocks.take() if 2 * kept <= self.blocks.size else Block(2 * self.block.size)
+            bigger = self.blocks.take() if 2 * kept <= self.blocks.size else self.blocks.take_long(2 * self.block.size)
             memcpy(bigger.data, self.block.data + self.start, kept)
             self.ready -= self.start
             self.start, self.end = 0, kept

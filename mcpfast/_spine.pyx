@@ -59,7 +59,7 @@ cdef enum:
     OTHERWISE = 2            # beside DRAINED and WAITS: not known by its shape
     ARGUMENTS_MAX = 64       # parameters of a handler that the hot way passes; tools with more take the other
     TEXT_CHUNK = 1 << 14     # text is escaped in pieces of this size, so that room is asked for what is really there
-    SPARE_MAX = 1 << 20      # output memory of this size is kept for the next channel
+    SPARE_MAX = 4 << 20      # output memory of this size is kept for the next channel
     DIRTY_MAX = 3            # a tool that left its Task unclean this often gets Tasks of its own
 
 BODY, TEXT, ENCODE = KIND_BODY, KIND_TEXT, KIND_ENCODE  # for the rooms above
