@@ -143,6 +143,7 @@ def test_a_line_too_long(revision: str, size: int) -> None:
     assert "1000" in error["message"]
 
 
+@pytest.mark.plain_build
 def test_200_megabytes_without_a_newline_cost_no_memory() -> None:
     async def scenario() -> None:
         async with connected(make_server(limits=Limits(frame_bytes_max=1 << 20)), "2025-11-25") as wire:
@@ -293,7 +294,7 @@ def test_arguments_that_do_not_fit(revision: str, arguments: dict[str, Any]) -> 
 def test_numbers_out_of_range_are_refused_not_fatal(revision: str) -> None:
     async def scenario() -> None:
         async with connected(make_server(), revision) as wire:
-            for number in (b"1e999", b"9" * 5000):
+            for number in (b"1e999", b"9" * 4000):
                 line = json.dumps(wire.message("tools/call", {"name": "echo", "arguments": {"text": "N"}})).encode()
                 answer = await raw(wire, line.replace(b'"N"', number))
                 assert "error" in answer or answer["result"]["isError"]

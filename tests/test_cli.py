@@ -366,6 +366,27 @@ def test_a_question_may_be_declined_or_left(typed: str) -> None:
         assert typist.result() == "No coffee, then.\n"
 
 
+PAGE = (
+    SERVER
+    + "from mcpfast import Context\nserver = MCPServer('x')\n@server.tool\nasync def pay(ctx: Context) -> str:\n"
+    + "    await ctx.log('warning', {'cents': 5})\n"
+    + "    return (await ctx.elicit_url('Please pay', 'https://example.org/pay')).action\n"
+)
+
+
+@pytest.mark.parametrize(("typed", "action"), [("y\n", "accept"), ("\n", "decline")])
+def test_a_page_to_open_and_log_messages_are_shown_at_the_terminal(
+    typed: str, action: str, file: Any
+) -> None:
+    with Typist("call", file(PAGE), "pay", "--protocol", "legacy") as typist:
+        typist.sees("warning: {'cents': 5}")
+        typist.sees("Please pay")
+        typist.sees("https://example.org/pay")
+        typist.sees("Did you open it, and go on? [y/N] ")
+        typist.types(typed)
+        assert typist.result() == f"{action}\n"
+
+
 def test_progress_is_shown_at_the_terminal() -> None:
     with Typist("call", ECHO, "count", '{"to": 4}') as typist:
         typist.sees("######..................  1/4  1 of 4")

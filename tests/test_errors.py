@@ -337,3 +337,25 @@ def test_codes_of_handlers_may_be_anything() -> None:
                 wire.sent.clear()
 
     run(scenario())
+
+
+@all_revisions
+def test_what_a_client_wrote_is_quoted_in_one_short_line(revision: str) -> None:
+    async def scenario() -> None:
+        async with connected(make_server(), revision) as wire:
+            name = "no\nsuch\targument" + "x" * 100_000
+            answer = await wire.ask("tools/call", {"name": "hot", "arguments": {name: 1}})
+            text = answer["error"]["message"] if "error" in answer else answer["result"]["content"][0]["text"]
+            assert "no such argument" in text and len(text) < 2_000
+            for method, params in (
+                ("prompts/get", {"name": "prompt", "arguments": {name: "x", "kind": "x"}}),
+                ("prompts/get", {"name": name}),
+                ("completion/complete", {"ref": {"type": name}, "argument": {"name": "x", "value": ""}}),
+                ("tools/call", {"name": name}),
+                ("resources/read", {"uri": name}),
+                (name, {}),
+            ):
+                message = (await wire.error(method, params))["message"]
+                assert len(message) < 2_000, method
+
+    run(scenario())

@@ -203,6 +203,7 @@ def test_a_taken_port_is_told_in_one_line() -> None:
             run(scenario())
 
 
+@pytest.mark.plain_build
 @both_loops
 def test_a_client_that_reads_nothing_slows_itself_alone(address: str, loop: str) -> None:
     """It asks for 60 MB and takes none of it: the server stops reading it, keeps little, and serves its neighbour."""

@@ -199,6 +199,7 @@ def test_a_closed_stdout_ends_it_at_once(command: list[str]) -> None:
         process.stdin.close()
 
 
+@pytest.mark.plain_build
 def test_a_full_pipe_blocks_nobody(command: list[str]) -> None:
     """The client asks and asks and reads nothing; then it reads, and everything is there."""
     many = 2_000

@@ -15,6 +15,7 @@ from mcpfast.errors import INVALID_PARAMS, MCPError
 
 META_PREFIX = "io.modelcontextprotocol/"
 EMPTY_OBJECT = b"{}"
+SENTENCE_CHARS_MAX = 300
 
 
 class Params(Struct):
@@ -138,7 +139,13 @@ def decode(kind: type[Any], raw: bytes | None) -> Any:
     try:
         return decoder.decode(raw or EMPTY_OBJECT)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise MCPError(INVALID_PARAMS, f"Invalid params: {error}") from None
+        raise MCPError(INVALID_PARAMS, f"Invalid params: {sentence(error)}") from None
+
+
+def sentence(said: object) -> str:
+    """What an error says as one short line (section 3, J6): it may quote what the client wrote."""
+    text = " ".join(str(said).split())
+    return text if len(text) <= SENTENCE_CHARS_MAX else f"{text[:SENTENCE_CHARS_MAX]}..."
 
 
 encode = msgspec.json.encode

@@ -95,7 +95,7 @@ class Dispatcher:
             handlers, opened_by = self._legacy, legacy.METHODS
         handler = handlers.get(request.method)
         if handler is None or not self.server.offers(opened_by[request.method]):
-            raise MCPError(METHOD_NOT_FOUND, f"Method not found: {request.method[:100]}")
+            raise MCPError(METHOD_NOT_FOUND, messages.sentence(f"Method not found: {request.method}"))
         request.state = caller
         self.admit(request)
         if self.server.middleware and request.method not in legacy.BEFORE_INITIALIZE:
@@ -180,7 +180,7 @@ class Dispatcher:
         asked: messages.CallParams = messages.decode(messages.CallParams, request.params)
         tool: Tool | None = self.catalog.tools.get(asked.name)
         if tool is None:
-            raise MCPError(INVALID_PARAMS, f"Unknown tool: {asked.name[:200]}")
+            raise MCPError(INVALID_PARAMS, messages.sentence(f"Unknown tool: {asked.name}"))
         arguments = self._object(asked.arguments, "arguments")
         self._open_retry(request, caller, asked)
         request.entry = tool.entry
@@ -231,13 +231,13 @@ class Dispatcher:
         """The contents behind a URI: a fixed resource first, then the most specific template. Raises ResourceNotFound."""
         resource, variables = self.server.find_resource(uri)
         if resource is None:
-            raise ResourceNotFound(uri)
+            raise ResourceNotFound(uri, messages.sentence(f"Resource not found: {uri}"))
         return await resource.read(variables, self.make_context(request), uri)
 
     def subscribe(self, request: Request, session: Session) -> bytes:
         asked: messages.SubscribeParams = messages.decode(messages.SubscribeParams, request.params)
         if self.server.find_resource(asked.uri)[0] is None:
-            raise ResourceNotFound(asked.uri)
+            raise ResourceNotFound(asked.uri, messages.sentence(f"Resource not found: {asked.uri}"))
         subscribed = session.subscriptions = session.subscriptions or set()
         if len(subscribed) >= self.limits.subscriptions_max and asked.uri not in subscribed:
             raise MCPError(TOO_MANY_CALLS, f"Too many subscriptions on this connection ({len(subscribed)})")
@@ -280,7 +280,7 @@ class Dispatcher:
         asked: messages.PromptParams = messages.decode(messages.PromptParams, request.params)
         prompt = self.catalog.prompts.get(asked.name)
         if prompt is None:
-            raise MCPError(INVALID_PARAMS, f"Unknown prompt: {asked.name[:200]}")
+            raise MCPError(INVALID_PARAMS, messages.sentence(f"Unknown prompt: {asked.name}"))
         self._open_retry(request, caller, asked)
         return self._get_prompt(request, prompt, asked.arguments or {})
 
@@ -300,7 +300,7 @@ class Dispatcher:
         else:
             raise MCPError(INVALID_PARAMS, "Invalid params: ref.type must be ref/prompt or ref/resource")
         if not known:
-            raise MCPError(INVALID_PARAMS, f"Unknown {ref.type[4:]}: {(ref.name or ref.uri or '')[:200]}")
+            raise MCPError(INVALID_PARAMS, messages.sentence(f"Unknown {ref.type[4:]}: {ref.name or ref.uri or ''}"))
         return self._complete(request, asked)
 
     async def _complete(self, request: Request, asked: messages.CompleteParams) -> bytes:
@@ -419,7 +419,7 @@ class Dispatcher:
 
     def refused(self, entry: Entry, wire: Wire, error: BaseException) -> bytes:
         """Arguments that do not fit: seen by the model from 2025-11-25 on, a protocol error before (section 12.4)."""
-        text = f"Invalid arguments for tool {entry.name}: {str(error)[:300]}"  # it may quote a name of any length
+        text = f"Invalid arguments for tool {entry.name}: {messages.sentence(error)}"
         self.log_refusal("arguments of %s", entry.name)
         if REVISIONS[wire.index].argument_errors_are_results:
             return messages.result_tail(self.tool_error(text, wire))

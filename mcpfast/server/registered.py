@@ -222,7 +222,7 @@ class Resource:
             try:
                 values = self.handler.convert(variables)
             except msgspec.ValidationError as error:
-                raise MCPError(INVALID_PARAMS, f"Invalid resource URI: {error}", {"uri": uri}) from None
+                raise MCPError(INVALID_PARAMS, f"Invalid resource URI: {messages.sentence(error)}", {"uri": uri}) from None
         value = await self.handler(values, context)
         from mcpfast.server.content import to_resource_contents
 
@@ -267,7 +267,8 @@ class Prompt:
         try:
             values = self.handler.convert(arguments)
         except msgspec.ValidationError as error:
-            raise MCPError(INVALID_PARAMS, f"Invalid arguments for prompt {self.name}: {error}") from None
+            text = f"Invalid arguments for prompt {self.name}: {messages.sentence(error)}"
+            raise MCPError(INVALID_PARAMS, text) from None
         value = await self.handler(values, context)
         from mcpfast.server.content import to_prompt_result
 
