@@ -93,7 +93,9 @@ def make_server(**options: Any) -> MCPServer[Any]:
         return ToolResult(content=text, structured_content={"t": text}, meta={"m": 1})
 
     @server.tool
-    async def optional(text: str | None = None, *, colour: Colour = Colour.RED, way: Literal["a", "b"] = "a") -> str:
+    async def optional(
+        text: str | None = None, *, colour: Colour = Colour.RED, way: Literal["a", "b"] = "a"
+    ) -> str:
         return f"{text} {colour.value} {way}"
 
     @server.tool
@@ -137,20 +139,61 @@ def make_server(**options: Any) -> MCPServer[Any]:
 
 # tool -> arguments, right ones and wrong ones
 CALLS: dict[str, list[Any]] = {
-    "text": [{"text": ""}, {"text": 'a"\\\n\u0000\u2028\u20ac\U0001f600é\x7f'}, {"text": "x" * 40_000}, {"text": 1}, {}, {"t": ""}],
-    "integer": [{"n": 0}, {"n": -1}, {"n": 2**63 - 1}, {"n": -(2**63)}, {"n": 1.5}, {"n": "1"}, {"n": 1.0}, {"n": None}],
+    "text": [
+        {"text": ""},
+        {"text": 'a"\\\n\u0000\u2028\u20ac\U0001f600é\x7f'},
+        {"text": "x" * 40_000},
+        {"text": 1},
+        {},
+        {"t": ""},
+    ],
+    "integer": [
+        {"n": 0},
+        {"n": -1},
+        {"n": 2**63 - 1},
+        {"n": -(2**63)},
+        {"n": 1.5},
+        {"n": "1"},
+        {"n": 1.0},
+        {"n": None},
+    ],
     "number": [{"n": 1}, {"n": 0.1}, {"n": 1e300}, {"n": -0.0}, {"n": 1e-7}, {"n": "x"}],
     "flag": [{}, {"on": False}, {"on": 1}, {"off": True}],
-    "point": [{"point": {"x": 1}}, {"point": {"x": 1, "y": 2}}, {"point": {"x": 1, "z": 2}}, {"point": {}}, {"point": []}],
+    "point": [
+        {"point": {"x": 1}},
+        {"point": {"x": 1, "y": 2}},
+        {"point": {"x": 1, "z": 2}},
+        {"point": {}},
+        {"point": []},
+    ],
     "pair": [{"left": "l", "right": [1, 2]}, {"left": "l", "right": []}, {"left": "l", "right": ["1"]}],
-    "mapping": [{"data": {}}, {"data": {"é": [None, 1.5, {"a": True}], "b": "\u2028"}}, {"data": []}, {"data": {"1": 1}}],
+    "mapping": [
+        {"data": {}},
+        {"data": {"é": [None, 1.5, {"a": True}], "b": "\u2028"}},
+        {"data": []},
+        {"data": {"1": 1}},
+    ],
     "items": [{"data": []}, {"data": [1, "x", None, {"a": []}]}, {"data": {}}],
     "nothing": [{}, {"x": 1}],
-    "unannotated": [{"data": 1}, {"data": None}, {"data": "x"}, {"data": [1]}, {"data": {"a": 1}}, {"data": []}, {"data": {}}],
+    "unannotated": [
+        {"data": 1},
+        {"data": None},
+        {"data": "x"},
+        {"data": [1]},
+        {"data": {"a": 1}},
+        {"data": []},
+        {"data": {}},
+    ],
     "media": [{"n": 7}, {"n": 300}],
     "mixed": [{}],
     "result": [{"text": "x"}],
-    "optional": [{}, {"text": None}, {"text": "x", "colour": "blue", "way": "b"}, {"colour": "green"}, {"way": "c"}],
+    "optional": [
+        {},
+        {"text": None},
+        {"text": "x", "colour": "blue", "way": "b"},
+        {"colour": "green"},
+        {"way": "c"},
+    ],
     "keyword": [{"first": 1}, {"first": 1, "third": "x", "second": 3}, {"second": 1}],
     "context_last": [{"a": 5}, {"a": "5"}],
     "suspending": [{"text": "x"}, {"text": 5}],
@@ -180,7 +223,9 @@ async def all_at_once(wire: Wire, messages: list[dict[str, Any]]) -> list[bytes]
 def lines_of(wire: Wire) -> list[bytes]:
     """The answers to calls, in the order of their ids."""
     found = [(json.loads(line).get("id"), line) for line in wire.lines]
-    return [line for id, line in sorted((id, line) for id, line in found if isinstance(id, int) and id >= 10_000)]
+    return [
+        line for id, line in sorted((id, line) for id, line in found if isinstance(id, int) and id >= 10_000)
+    ]
 
 
 async def as_batch(wire: Wire, messages: list[dict[str, Any]]) -> list[bytes]:
@@ -199,7 +244,9 @@ async def pass_through(request: Any, call_next: Callable[[Any], Any]) -> Any:
     return await call_next(request)
 
 
-def answers(revision: str, calls: list[tuple[str, Any]], how: str, way: Way, *, warm: bool = True) -> list[bytes]:
+def answers(
+    revision: str, calls: list[tuple[str, Any]], how: str, way: Way, *, warm: bool = True
+) -> list[bytes]:
     """What the server writes for these calls."""
 
     async def scenario() -> list[bytes]:
@@ -278,7 +325,11 @@ def test_the_slow_way_is_another_one() -> None:
 
 # Texts of JSON, right and wrong for the tools; and odd ways of writing it.
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
     max_leaves=8,
 )
@@ -298,7 +349,8 @@ def a_call(draw: st.DrawFn) -> tuple[str, bytes]:
         "inline": ["text", "n"], "tool_error": ["text"],
     }[name]  # fmt: skip
     fitting = {
-        "text": st.text(max_size=30), "n": st.integers(-(2**63), 2**63 - 1), "point": st.fixed_dictionaries({"x": st.integers(0, 9)}),
+        "text": st.text(max_size=30), "n": st.integers(-(2**63), 2**63 - 1),
+        "point": st.fixed_dictionaries({"x": st.integers(0, 9)}),
         "first": st.integers(0, 9), "second": st.integers(0, 9), "third": st.text(max_size=5),
         "colour": st.sampled_from(["red", "blue"]), "way": st.sampled_from(["a", "b"]),
     }  # fmt: skip
@@ -311,7 +363,9 @@ def a_call(draw: st.DrawFn) -> tuple[str, bytes]:
         arguments["n"] %= 4
     ascii_only, spaces = draw(st.booleans()), draw(st.sampled_from([None, 1]))
     separators = draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,\t", " : ")]))
-    text = json.dumps(arguments, ensure_ascii=ascii_only, indent=None, separators=separators, sort_keys=spaces is None)
+    text = json.dumps(
+        arguments, ensure_ascii=ascii_only, indent=None, separators=separators, sort_keys=spaces is None
+    )
     return name, text.encode("utf-8", "surrogatepass" if ascii_only else "strict")
 
 
@@ -322,7 +376,9 @@ def test_any_arguments(revision: str, calls: list[tuple[str, bytes]]) -> None:
     def lines(wire: Wire) -> list[bytes]:
         made = []
         for n, (name, arguments) in enumerate(calls):
-            message = json.dumps(wire.message("tools/call", {"name": name, "arguments": "ARGUMENTS"}, id=10_000 + n))
+            message = json.dumps(
+                wire.message("tools/call", {"name": name, "arguments": "ARGUMENTS"}, id=10_000 + n)
+            )
             made.append(message.encode().replace(b'"ARGUMENTS"', arguments))
         return made
 
@@ -356,7 +412,9 @@ def test_ids_and_envelopes_of_every_spelling(revision: str) -> None:
     async def scenario() -> None:
         server = make_server()
         async with connected(server, revision) as wire:
-            plain = json.dumps(wire.message("tools/call", {"name": "text", "arguments": {"text": "é"}}, id=77)).encode()
+            plain = json.dumps(
+                wire.message("tools/call", {"name": "text", "arguments": {"text": "é"}}, id=77)
+            ).encode()
             wire.send(plain)
             await wire.answer(77)
             expected = wire.lines[-1]

@@ -34,7 +34,12 @@ def make_server(**options: Any) -> MCPServer[Any]:
 
 
 def hello(version: str = "2025-11-25", **changed: Any) -> dict[str, Any]:
-    params = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "wire", "version": "1"}, **changed}
+    params = {
+        "protocolVersion": version,
+        "capabilities": {},
+        "clientInfo": {"name": "wire", "version": "1"},
+        **changed,
+    }
     return {name: value for name, value in params.items() if value is not ...}
 
 
@@ -96,7 +101,9 @@ def test_a_session_is_initialized_once() -> None:
     async def scenario() -> None:
         async with connected(make_server(), "2024-11-05") as wire:
             assert (await wire.error("initialize", hello("2025-11-25")))["code"] == -32600
-            assert "structuredContent" not in await wire.call("echo", {"text": "x"})  # still the first revision
+            assert "structuredContent" not in await wire.call(
+                "echo", {"text": "x"}
+            )  # still the first revision
 
     run(scenario())
 
@@ -116,7 +123,7 @@ def test_a_client_may_send_everything_at_once(revision: str) -> None:
             for message in messages:
                 if "id" in message:
                     assert "result" in await wire.answer(message["id"])
-            assert [one for one in wire.answers] == [one["id"] for one in messages if "id" in one]
+            assert list(wire.answers) == [one["id"] for one in messages if "id" in one]
 
     run(scenario())
 
@@ -196,7 +203,6 @@ def test_lists_that_change_are_told_to_ready_sessions_only(revision: str) -> Non
     run(scenario())
 
 
-
 # ---------------------------------------------------------------------------------------------------- capabilities
 
 
@@ -265,7 +271,9 @@ def test_client_info_of_a_modern_request_is_its_own() -> None:
     async def scenario() -> None:
         async with connected(make_server(), MODERN) as wire:
             info = {"name": "me", "version": "3", "icons": []}
-            sent = wire.message("tools/call", {"name": "client"}, **{"io.modelcontextprotocol/clientInfo": info})
+            sent = wire.message(
+                "tools/call", {"name": "client"}, **{"io.modelcontextprotocol/clientInfo": info}
+            )
             wire.send(sent)
             assert (await wire.answer(sent["id"]))["result"]["structuredContent"]["info"] == info
             assert (await wire.call("client"))["structuredContent"]["info"] is None
@@ -314,7 +322,9 @@ def test_methods_of_the_other_era(revision: str) -> None:
     async def scenario() -> None:
         async with connected(make_server(), revision) as wire:
             for method in LEGACY_ONLY if revision == MODERN else MODERN_ONLY:
-                assert (await wire.error(method, {"notifications": {}, "uri": "x:", "level": "info"}))["code"] == -32601
+                assert (await wire.error(method, {"notifications": {}, "uri": "x:", "level": "info"}))[
+                    "code"
+                ] == -32601
             for method in EVERYWHERE:
                 assert await wire.request(method)
 
@@ -370,11 +380,19 @@ def test_wire_itself_refuses_what_a_revision_does_not_know() -> None:
     """The tests lean on it."""
     from tests.wire import hold
 
-    answer: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "result": {"tools": [{"name": "x", "inputSchema": {"type": "object"}}]}}
+    answer: dict[str, Any] = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "result": {"tools": [{"name": "x", "inputSchema": {"type": "object"}}]},
+    }
     hold("2024-11-05", answer, "tools/list")
     answer["result"]["tools"][0]["title"] = "X"
     hold("2025-06-18", answer, "tools/list")
-    for message, revision in ((answer, "2024-11-05"), ({**answer, "more": 1}, "2025-06-18"), (answer, MODERN)):
+    for message, revision in (
+        (answer, "2024-11-05"),
+        ({**answer, "more": 1}, "2025-06-18"),
+        (answer, MODERN),
+    ):
         with pytest.raises(Exception, match=r"."):
             hold(revision, message, "tools/list")
 
@@ -384,12 +402,13 @@ def test_wire_itself_refuses_what_nobody_asked_for() -> None:
         async with connected(make_server(), "2025-11-25") as wire:
             for message in (
                 {"jsonrpc": "2.0", "id": 77, "result": {}},
-                {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}},
+                {
+                    "jsonrpc": "2.0",
+                    "method": "notifications/progress",
+                    "params": {"progressToken": 1, "progress": 1},
+                },
             ):
                 with pytest.raises(AssertionError):
                     wire._hold(message)
 
     run(scenario())
-
-
-

@@ -124,7 +124,10 @@ def test_middleware_may_change_replace_and_refuse(revision: str) -> None:
     async def around(request: Any, call_next: Callable[[Any], Any]) -> Any:
         text = request.params.get("arguments", {}).get("text")
         if text == "mine":
-            return {"content": [{"type": "text", "text": "from the middleware"}], **COMPLETE.get(revision, {})}
+            return {
+                "content": [{"type": "text", "text": "from the middleware"}],
+                **COMPLETE.get(revision, {}),
+            }
         if text == "refuse":
             raise MCPError(-4712, "not allowed", {"why": 1})
         if text == "tell":
@@ -143,11 +146,17 @@ def test_middleware_may_change_replace_and_refuse(revision: str) -> None:
         async with connected(make_server(middleware=[around]), revision) as wire:
             assert text_of(await wire.call("echo", {"text": "x"})) == "x"
             changed = await wire.call("echo", {"text": "change"})
-            assert [one["text"] for one in changed["content"]] == ["change", "and more"] and changed["_meta"]["seen"] is True
+            assert [one["text"] for one in changed["content"]] == ["change", "and more"] and changed["_meta"][
+                "seen"
+            ] is True
             assert text_of(await wire.call("echo", {"text": "mine"})) == "from the middleware"
             assert text_of(await wire.call("slow", {"text": "twice"})) == "twice"
             arguments = {"name": "echo", "arguments": {"text": "refuse"}}
-            assert await wire.error("tools/call", arguments) == {"code": -4712, "message": "not allowed", "data": {"why": 1}}
+            assert await wire.error("tools/call", arguments) == {
+                "code": -4712,
+                "message": "not allowed",
+                "data": {"why": 1},
+            }
             told = await wire.call("echo", {"text": "tell"})
             assert told["isError"] and text_of(told) == "try later"
             crashed = await wire.call("echo", {"text": "crash"})
@@ -156,7 +165,9 @@ def test_middleware_may_change_replace_and_refuse(revision: str) -> None:
     run(scenario())
 
 
-COMPLETE = {MODERN: {"resultType": "complete", "_meta": {META + "serverInfo": {"name": "around", "version": "1"}}}}
+COMPLETE = {
+    MODERN: {"resultType": "complete", "_meta": {META + "serverInfo": {"name": "around", "version": "1"}}}
+}
 
 
 @all_revisions
@@ -173,7 +184,9 @@ def test_middleware_sees_errors_and_lets_them_pass(revision: str) -> None:
     async def scenario() -> None:
         async with connected(make_server(middleware=[around]), revision) as wire:
             assert text_of(await wire.call("fails", {"kind": "tool"})) == "told"
-            assert (await wire.error("tools/call", {"name": "fails", "arguments": {"kind": "mcp"}}))["code"] == -4711
+            assert (await wire.error("tools/call", {"name": "fails", "arguments": {"kind": "mcp"}}))[
+                "code"
+            ] == -4711
             assert "Incident" in text_of(await wire.call("fails", {"kind": "other"}))
             assert (await wire.error("tools/call", {"name": "nope"}))["code"] == -32602
             assert (await wire.error("no/such"))["code"] == -32601
@@ -181,7 +194,14 @@ def test_middleware_sees_errors_and_lets_them_pass(revision: str) -> None:
             assert ("error" in answer) is (revision < "2025-11-25")
             missing = await wire.error("resources/read", {"uri": "x://gone"})
             assert missing["code"] == (-32602 if revision == MODERN else -32002)
-            assert seen == ["ToolError", "MCPError", "ValueError", "MCPError", "ArgumentsRefused", "ResourceNotFound"]
+            assert seen == [
+                "ToolError",
+                "MCPError",
+                "ValueError",
+                "MCPError",
+                "ArgumentsRefused",
+                "ResourceNotFound",
+            ]
 
     run(scenario())
 
@@ -219,7 +239,9 @@ def test_questions_pass_through_middleware(revision: str) -> None:
         return result
 
     async def scenario() -> None:
-        async with connected(make_server(middleware=[around]), revision, capabilities={"elicitation": {}}) as wire:
+        async with connected(
+            make_server(middleware=[around]), revision, capabilities={"elicitation": {}}
+        ) as wire:
             seen.clear()
             accepted = {"action": "accept", "content": {"name": "Ada"}}
             if revision == MODERN:
@@ -253,7 +275,11 @@ def test_calls_behind_middleware_can_be_cancelled(revision: str, warm: bool) -> 
         async with connected(server, revision, warm=warm) as wire:
             wire.send(wire.message("tools/call", {"name": "forever", "arguments": {"text": "x"}}, id="f"))
             if revision == MODERN:
-                wire.send(wire.message("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, id="s"))
+                wire.send(
+                    wire.message(
+                        "subscriptions/listen", {"notifications": {"toolsListChanged": True}}, id="s"
+                    )
+                )
                 await wire.other("notifications/subscriptions/acknowledged")
                 server.add_tool(added)
                 await wire.other("notifications/tools/list_changed")
@@ -262,7 +288,9 @@ def test_calls_behind_middleware_can_be_cancelled(revision: str, warm: bool) -> 
             wire.cancel("f")
             await wire.settle()
             assert not {"f", "s"} & set(wire.answers)
-            assert sorted(seen) == (["subscriptions/listen", "tools/call"] if revision == MODERN else ["tools/call"])
+            assert sorted(seen) == (
+                ["subscriptions/listen", "tools/call"] if revision == MODERN else ["tools/call"]
+            )
             wire.sent.clear()
 
     run(scenario())
@@ -278,7 +306,10 @@ def test_middleware_in_batches() -> None:
     async def scenario() -> None:
         async with connected(make_server(middleware=[around]), "2025-03-26") as wire:
             names = ["echo", "slow", "echo"]
-            calls = [wire.message("tools/call", {"name": name, "arguments": {"text": f"{n}"}}) for n, name in enumerate(names)]
+            calls = [
+                wire.message("tools/call", {"name": name, "arguments": {"text": f"{n}"}})
+                for n, name in enumerate(names)
+            ]
             wire.send([*calls, wire.message("tools/list", id="l")])
             answers = {one["id"]: one for one in await wire.receive()}
             assert [text_of(answers[call["id"]]) for call in calls] == ["0", "1", "2"]
@@ -315,7 +346,15 @@ class Observer:
         assert self.open.pop(id(request)) is request
         assert request.channel.session in self.sessions
         self.ended.append(
-            (request.method, request.entry.name, outcome, request.bytes_in, bytes_out, request.wire.revision, duration_s)
+            (
+                request.method,
+                request.entry.name,
+                outcome,
+                request.bytes_in,
+                bytes_out,
+                request.wire.revision,
+                duration_s,
+            )
         )
 
 
@@ -420,9 +459,13 @@ def test_a_question_is_no_error() -> None:
 
     async def scenario() -> None:
         async with connected(server, MODERN, capabilities={"elicitation": {}}) as wire:
-            assert (await observed(wire, observer, wire.message("tools/call", {"name": "asks"})))[2] == "input_required"
+            assert (await observed(wire, observer, wire.message("tools/call", {"name": "asks"})))[
+                2
+            ] == "input_required"
             wire.capabilities = {}
-            assert (await observed(wire, observer, wire.message("tools/call", {"name": "asks"})))[2] == "error"
+            assert (await observed(wire, observer, wire.message("tools/call", {"name": "asks"})))[
+                2
+            ] == "error"
 
     run(scenario())
 
@@ -436,9 +479,12 @@ def test_requests_of_a_batch_are_seen() -> None:
         async with connected(server, "2025-03-26") as wire:
             observer.ended.clear()
             calls = [
-                wire.message("tools/call", {"name": name, "arguments": {"text": "x"}}) for name in ("echo", "slow", "nope")
+                wire.message("tools/call", {"name": name, "arguments": {"text": "x"}})
+                for name in ("echo", "slow", "nope")
             ]
-            wire.send([*calls, wire.message("ping"), {"jsonrpc": "2.0", "method": "notifications/unheard_of"}])
+            wire.send(
+                [*calls, wire.message("ping"), {"jsonrpc": "2.0", "method": "notifications/unheard_of"}]
+            )
             assert len(await wire.receive()) == 4
             assert sorted((one[0], one[1], one[2]) for one in observer.ended) == [
                 ("ping", "", "ok"),
@@ -459,7 +505,12 @@ def test_what_ends_with_its_connection_is_seen_to_end() -> None:
     async def scenario() -> None:
         async with connected(server, open_session=False) as wire:
             await wire.initialize()
-            wire.send(*[wire.message("tools/call", {"name": "forever", "arguments": {"text": "x"}}) for _ in range(3)])
+            wire.send(
+                *[
+                    wire.message("tools/call", {"name": "forever", "arguments": {"text": "x"}})
+                    for _ in range(3)
+                ]
+            )
             await wire.settle()
             assert len(observer.open) == 3
         for _ in range(100):
@@ -495,7 +546,9 @@ def test_trace_context_reaches_the_handler(revision: str) -> None:
             assert got["messages"][0]["content"]["text"] == str(TRACE)
             without = json.loads(text_of(await wire.call("trace")))
             assert without["trace"] == {}
-            odd = json.loads(text_of(await wire.call("trace", {}, traceparent=5, tracestate=None, baggage="b")))
+            odd = json.loads(
+                text_of(await wire.call("trace", {}, traceparent=5, tracestate=None, baggage="b"))
+            )
             assert odd["trace"] == {"baggage": "b"}  # what is no text is left out
 
     run(scenario())

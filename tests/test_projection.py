@@ -33,7 +33,11 @@ async def unary(x: str) -> str:
 def make_server() -> MCPServer[Any]:
     server: MCPServer[Any] = MCPServer("projection", version="1")
     common: dict[str, Any] = {"title": "Title", "icons": ICONS, "meta": META, "description": "What it is"}
-    server.add_tool(nullary, annotations=types.ToolAnnotations(title="T", read_only_hint=True, open_world_hint=False), **common)
+    server.add_tool(
+        nullary,
+        annotations=types.ToolAnnotations(title="T", read_only_hint=True, open_world_hint=False),
+        **common,
+    )
     server.add_prompt(unary, **common)
     server.add_resource("fixed://x", nullary, annotations=NOTES, mime_type="text/plain", **common)
     server.add_resource("many://{x}", unary, annotations=NOTES, mime_type="text/plain", **common)
@@ -52,7 +56,9 @@ def seen(thing: dict[str, Any], since: dict[str, str], revision: str) -> None:
 
 
 def notes(revision: str) -> dict[str, Any]:
-    return NOTES if revision >= C else {name: value for name, value in NOTES.items() if name != "lastModified"}
+    return (
+        NOTES if revision >= C else {name: value for name, value in NOTES.items() if name != "lastModified"}
+    )
 
 
 @all_revisions

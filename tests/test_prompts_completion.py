@@ -8,7 +8,13 @@ import msgspec
 import pytest
 
 from mcpfast import AssistantMessage, Audio, Context, Image, MCPServer, RegistrationError, UserMessage
-from mcpfast.protocol.types import Completion, EmbeddedResource, PromptReference, ResourceLink, TextResourceContents
+from mcpfast.protocol.types import (
+    Completion,
+    EmbeddedResource,
+    PromptReference,
+    ResourceLink,
+    TextResourceContents,
+)
 from tests.wire import REVISIONS, connected, run
 
 all_revisions = pytest.mark.parametrize("revision", REVISIONS)
@@ -18,7 +24,9 @@ def make_server(**options: Any) -> MCPServer[Any]:
     server: MCPServer[Any] = MCPServer("prompts", version="1", **options)
 
     @server.prompt
-    def review(code: str, language: Annotated[str, msgspec.Meta(description="of the code", title="Lang")] = "python") -> str:
+    def review(
+        code: str, language: Annotated[str, msgspec.Meta(description="of the code", title="Lang")] = "python"
+    ) -> str:
         """Reviews code.
 
         Args:
@@ -26,10 +34,17 @@ def make_server(**options: Any) -> MCPServer[Any]:
         """
         return f"Review this {language}: {code}"
 
-    @server.prompt(name="talk", title="Talk", description="A conversation", icons=[{"src": "data:,x"}], meta={"m": 1})
+    @server.prompt(
+        name="talk", title="Talk", description="A conversation", icons=[{"src": "data:,x"}], meta={"m": 1}
+    )
     async def conversation(ctx: Context, times: int = 1, loud: bool = False) -> list[Any]:
         said = "HELLO" if loud else "hello"
-        return [said * times, AssistantMessage("hi"), UserMessage("bye"), {"role": "assistant", "content": ctx.request.method}]
+        return [
+            said * times,
+            AssistantMessage("hi"),
+            UserMessage("bye"),
+            {"role": "assistant", "content": ctx.request.method},
+        ]
 
     @server.prompt
     async def everything() -> list[Any]:
@@ -82,7 +97,9 @@ def test_what_is_got(revision: str, warm: bool) -> None:
             assert got["messages"] == [
                 {"role": "user", "content": {"type": "text", "text": "Review this python: x = 'é'"}}
             ]
-            got = await wire.request("prompts/get", {"name": "talk", "arguments": {"times": "2", "loud": "true"}})
+            got = await wire.request(
+                "prompts/get", {"name": "talk", "arguments": {"times": "2", "loud": "true"}}
+            )
             assert got["description"] == "A conversation"
             assert [(one["role"], one["content"]["text"]) for one in got["messages"]] == [
                 ("user", "HELLOHELLO"),
@@ -90,8 +107,14 @@ def test_what_is_got(revision: str, warm: bool) -> None:
                 ("user", "bye"),
                 ("assistant", "prompts/get"),
             ]
-            for params in ({"name": "talk"}, {"name": "talk", "arguments": {}}, {"name": "talk", "arguments": None}):
-                assert (await wire.request("prompts/get", params))["messages"][0]["content"]["text"] == "hello"
+            for params in (
+                {"name": "talk"},
+                {"name": "talk", "arguments": {}},
+                {"name": "talk", "arguments": None},
+            ):
+                assert (await wire.request("prompts/get", params))["messages"][0]["content"][
+                    "text"
+                ] == "hello"
 
     run(scenario())
 
@@ -100,7 +123,10 @@ def test_what_is_got(revision: str, warm: bool) -> None:
 def test_blocks_of_every_kind(revision: str) -> None:
     async def scenario() -> None:
         async with connected(make_server(), revision) as wire:
-            blocks = [one["content"] for one in (await wire.request("prompts/get", {"name": "everything"}))["messages"]]
+            blocks = [
+                one["content"]
+                for one in (await wire.request("prompts/get", {"name": "everything"}))["messages"]
+            ]
             link = "resource_link" if revision >= "2025-06-18" else "text"
             audio = "audio" if revision >= "2025-03-26" else "resource"
             assert [one["type"] for one in blocks] == ["image", audio, "resource", link]
@@ -132,8 +158,12 @@ def test_what_is_refused(revision: str, params: dict[str, Any]) -> None:
         async with connected(make_server(), revision) as wire:
             error = await wire.error("prompts/get", params)
             assert error["code"] == -32602
-            if params.get("name") in ("nope", "review", "talk") and isinstance(params.get("arguments", {}), dict):
-                wrong = [value for value in params.get("arguments", {}).values() if not isinstance(value, str)]
+            if params.get("name") in ("nope", "review", "talk") and isinstance(
+                params.get("arguments", {}), dict
+            ):
+                wrong = [
+                    value for value in params.get("arguments", {}).values() if not isinstance(value, str)
+                ]
                 assert wrong or params["name"] in error["message"]
             assert (await wire.request("prompts/get", {"name": "talk"}))["messages"]
 
@@ -169,7 +199,9 @@ def completing(fn: Any = None) -> tuple[MCPServer[Any], list[Any]]:
 
     async def complete(ref: Any, argument: Any, context: Any) -> Any:
         kind = "ref/prompt" if isinstance(ref, PromptReference) else "ref/resource"
-        asked.append((kind, ref.name if kind == "ref/prompt" else ref.uri, argument.name, argument.value, context))
+        asked.append(
+            (kind, ref.name if kind == "ref/prompt" else ref.uri, argument.name, argument.value, context)
+        )
         return ["python", "pyret"]
 
     server.completion(fn or complete)
@@ -198,7 +230,9 @@ def test_prompts_and_templates_are_completed(revision: str) -> None:
                 assert await wire.request("completion/complete", ask(ref)) is not None
                 assert asked[-1][0] == ref["type"] and asked[-1][1] in (ref.get("name"), ref.get("uri"))
                 assert asked[-1][2:4] == ("language", "py") and asked[-1][4] is None
-            result = await wire.request("completion/complete", ask(PROMPT, context={"arguments": {"code": "x"}}))
+            result = await wire.request(
+                "completion/complete", ask(PROMPT, context={"arguments": {"code": "x"}})
+            )
             assert result["completion"] == {"values": ["python", "pyret"]}
             assert asked[-1][4].arguments == {"code": "x"}
 
@@ -214,7 +248,10 @@ def test_prompts_and_templates_are_completed(revision: str) -> None:
         (("a", "b"), {"values": ["a", "b"]}),
         (Completion(values=["a"], total=5, has_more=True), {"values": ["a"], "total": 5, "hasMore": True}),
         ([str(n) for n in range(100)], {"values": [str(n) for n in range(100)]}),
-        ([str(n) for n in range(101)], {"values": [str(n) for n in range(100)], "total": 101, "hasMore": True}),
+        (
+            [str(n) for n in range(101)],
+            {"values": [str(n) for n in range(100)], "total": 101, "hasMore": True},
+        ),
         (Completion(values=["x"] * 150, total=900), {"values": ["x"] * 100, "total": 900, "hasMore": True}),
     ],
 )

@@ -24,7 +24,9 @@ def make_server(**options: Any) -> MCPServer[Any]:
         "A text."
         return "é\n"
 
-    @server.resource("data://json", mime_type="application/json", title="J", annotations={"priority": 0.5}, meta={"a": 1})
+    @server.resource(
+        "data://json", mime_type="application/json", title="J", annotations={"priority": 0.5}, meta={"a": 1}
+    )
     def in_thread() -> dict[str, Any]:
         return {"a": [1, None]}
 
@@ -82,7 +84,12 @@ def test_the_lists(revision: str) -> None:
             ]
             text, data, blob = resources[:3]
             assert text == {"uri": "data://text", "name": "text", "description": "A text."}
-            expected = {"uri": "data://json", "name": "in_thread", "mimeType": "application/json", "annotations": {"priority": 0.5}}
+            expected = {
+                "uri": "data://json",
+                "name": "in_thread",
+                "mimeType": "application/json",
+                "annotations": {"priority": 0.5},
+            }
             if revision >= "2025-06-18":
                 expected |= {"title": "J", "_meta": {"a": 1}}
             assert data == expected
@@ -105,8 +112,14 @@ def test_what_is_read(revision: str, warm: bool) -> None:
         ("data://json", [{"uri": "data://json", "mimeType": "application/json", "text": '{"a":[1,null]}'}]),
         ("data://blob", [{"uri": "data://blob", "mimeType": "image/png", "blob": blob}]),
         ("data://image", [{"uri": "data://image", "mimeType": "image/png", "blob": blob}]),
-        ("users://41/profile", [{"uri": "users://41/profile", "mimeType": "text/plain", "text": "user 42 of resources/read"}]),
-        ("users://7/profile", [{"uri": "users://7/profile", "text": "the seventh"}]),  # a fixed one comes first
+        (
+            "users://41/profile",
+            [{"uri": "users://41/profile", "mimeType": "text/plain", "text": "user 42 of resources/read"}],
+        ),
+        (
+            "users://7/profile",
+            [{"uri": "users://7/profile", "text": "the seventh"}],
+        ),  # a fixed one comes first
         ("notes://a%20b/c", [{"uri": "notes://a%20b/c", "text": "a b: c"}]),
     ]
 
@@ -127,7 +140,19 @@ def test_what_is_read(revision: str, warm: bool) -> None:
 
 @all_revisions
 @pytest.mark.parametrize(
-    "uri", ["data://nothing", "", "x", "users://", "users://1/profile/more", "notes://a/gone", "DATA://text", "é://", "{", "a" * 9000]
+    "uri",
+    [
+        "data://nothing",
+        "",
+        "x",
+        "users://",
+        "users://1/profile/more",
+        "notes://a/gone",
+        "DATA://text",
+        "é://",
+        "{",
+        "a" * 9000,
+    ],
 )
 def test_what_is_missing(revision: str, uri: str) -> None:
     async def scenario() -> None:

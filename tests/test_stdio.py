@@ -230,7 +230,8 @@ def resident_kb(pid: int) -> int:
 def test_a_signal_lets_calls_end(command: list[str], number: int) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-        process.stdin.write(lines(INITIALIZE, call(1, "sleep", seconds=0.4), call(2, "sleep", seconds=60), call(3, "echo", text="x")))
+        process.stdin.write(lines(INITIALIZE, call(1, "sleep", seconds=0.8), call(2, "sleep", seconds=60)))
+        process.stdin.write(lines(call(3, "echo", text="x")))
         process.stdin.flush()
         assert [json.loads(process.stdout.readline())["id"] for _ in range(2)] == [0, 3]
         started = time.monotonic()

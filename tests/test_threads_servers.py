@@ -20,8 +20,9 @@ import pytest
 
 from mcpfast import Client, Context, MCPError, MCPServer
 from mcpfast.serve import serve
+from mcpfast.transports import memory
 from mcpfast.transports.addresses import Address
-from tests.wire import connected, loops, run
+from tests.wire import Wire, loops, run
 
 THREADS = 4
 WAIT_S = 10.0
@@ -119,6 +120,15 @@ async def use(client: Client, name: str) -> None:
     assert (await client.call_tool("steps", {"count": 5}, progress_callback=on_progress)).data == 5
     assert seen == [1, 2, 3, 4, 5]
     assert (await client.call_tool("order")).data == "accept: 3"
+
+
+@asynccontextmanager
+async def connected(server: MCPServer[Any]) -> AsyncIterator[Wire]:
+    """A legacy session with one of the loops of a server."""
+    async with memory.connect(server) as (reader, writer):
+        wire = Wire(reader, writer, "2025-11-25")
+        await wire.initialize()
+        yield wire
 
 
 def client_of(target: Any, mode: str = "auto") -> Client:

@@ -54,7 +54,14 @@ CACHEABLE = {
 # Traps of the schemas: what they type too narrowly is not held against us (Q8 of the protocol notes).
 ID_NULL = ("2024-11-05", "2025-03-26", "2025-06-18")
 # What is open by its nature: metadata, capabilities, and the schemas that users write.
-OPEN_DEFINITIONS = {"ServerCapabilities", "ClientCapabilities", "Result", "Request", "Notification", "EmptyResult"}
+OPEN_DEFINITIONS = {
+    "ServerCapabilities",
+    "ClientCapabilities",
+    "Result",
+    "Request",
+    "Notification",
+    "EmptyResult",
+}
 OPEN_MEMBERS = {"_meta", "inputSchema", "outputSchema", "structuredContent", "data", "metadata"}
 
 
@@ -93,7 +100,9 @@ def validator(revision: str, name: str) -> Any:
     where = "$defs" if "$defs" in whole else "definitions"
     if name not in whole[where]:
         return None
-    return jsonschema_rs.validator_for({"$schema": whole["$schema"], where: whole[where], "$ref": f"#/{where}/{name}"})
+    return jsonschema_rs.validator_for(
+        {"$schema": whole["$schema"], where: whole[where], "$ref": f"#/{where}/{name}"}
+    )
 
 
 def hold(revision: str, message: Any, method: str | None = None) -> None:
@@ -104,7 +113,11 @@ def hold(revision: str, message: Any, method: str | None = None) -> None:
         check = validator(revision, kind)
         assert check is not None, f"{revision} has no server requests: {message}"
         assert message.keys() <= {"jsonrpc", "id", "method", "params"}, message
-        check.validate(message if validator(revision, "Icon") else {k: v for k, v in message.items() if k not in ("jsonrpc", "id")})
+        check.validate(
+            message
+            if validator(revision, "Icon")
+            else {k: v for k, v in message.items() if k not in ("jsonrpc", "id")}
+        )
     elif "error" in message:
         hold_error(revision, message)
     else:
@@ -147,7 +160,9 @@ def hold_result(revision: str, message: dict[str, Any], method: str | None) -> N
         assert result["_meta"][META + "serverInfo"].keys() >= {"name", "version"}
         assert (method in CACHEABLE and not asks) == ("ttlMs" in result) == ("cacheScope" in result)
     else:
-        assert not result.keys() & {"resultType", "ttlMs", "cacheScope", "inputRequests", "requestState"}, result
+        assert not result.keys() & {"resultType", "ttlMs", "cacheScope", "inputRequests", "requestState"}, (
+            result
+        )
 
 
 def hold_questions(result: dict[str, Any]) -> None:
@@ -189,7 +204,9 @@ class Wire:
         self.answers: dict[Any, dict[str, Any]] = {}
         self.lines: list[bytes] = []  # everything received, as it came
         self.sent: dict[tuple[type, Any], collections.deque[Sent]] = {}  # requests that are not answered yet
-        self._raw: bytes | None = None  # a line was sent that nobody here read: its answers are taken as they come
+        self._raw: bytes | None = (
+            None  # a line was sent that nobody here read: its answers are taken as they come
+        )
         self._last = 0
 
     @property
@@ -198,7 +215,9 @@ class Wire:
         self._raw = self._raw or b""
         return self._writer
 
-    def message(self, method: str, params: dict[str, Any] | None = None, *, id: Any = None, **meta: Any) -> dict[str, Any]:
+    def message(
+        self, method: str, params: dict[str, Any] | None = None, *, id: Any = None, **meta: Any
+    ) -> dict[str, Any]:
         """A request of this revision, with its envelope where it has one. `meta` goes into `_meta`."""
         self._last += 1
         id = self._last if id is None else id
@@ -229,7 +248,11 @@ class Wire:
         for one in message if isinstance(message, list) else [message]:
             if isinstance(one, bytes):
                 self._raw = one
-            elif isinstance(one, dict) and isinstance(one.get("method"), str) and isinstance(one.get("id"), int | str):
+            elif (
+                isinstance(one, dict)
+                and isinstance(one.get("method"), str)
+                and isinstance(one.get("id"), int | str)
+            ):
                 self.sent.setdefault(key(one["id"]), collections.deque()).append(Sent(one, self.session))
 
     def notify(self, method: str, params: dict[str, Any] | None = None) -> None:
@@ -259,9 +282,17 @@ class Wire:
             return
         waiting = self.sent.get(key(message.get("id")))
         if not waiting:
-            assert self._raw is not None or "id" not in message or message["id"] is None, f"nobody asked: {message}"
-            named = re.findall(r'"m(?:e|\\u0065)thod"\s*:\s*"([^"]*)"', (self._raw or b"").decode(errors="replace"))
-            hold(self.revision if self._raw is not None else self.session, message, named[-1] if named else None)
+            assert self._raw is not None or "id" not in message or message["id"] is None, (
+                f"nobody asked: {message}"
+            )
+            named = re.findall(
+                r'"m(?:e|\\u0065)thod"\s*:\s*"([^"]*)"', (self._raw or b"").decode(errors="replace")
+            )
+            hold(
+                self.revision if self._raw is not None else self.session,
+                message,
+                named[-1] if named else None,
+            )
             return
         sent = waiting.popleft()
         if not waiting:

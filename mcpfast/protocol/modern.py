@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import UNSET
-
 import msgspec
+from msgspec import UNSET
 
 from mcpfast.errors import INVALID_PARAMS, MISSING_CAPABILITY, UNSUPPORTED_VERSION, MCPError
 from mcpfast.protocol import messages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -43,7 +44,8 @@ class MCPServer(Generic[LifespanT]):
 
     `lifespan(server)` is an async context manager around the serving; what it yields is `ctx.lifespan_context`. `middleware`
     is a list of `async (request, call_next)`, the first outermost. `state_keys` seal what a 2026-07-28 client carries for a
-    call between its rounds: give workers that share clients the same KeyRing. `debug=True` shows tracebacks to the client.
+    call between its rounds: give workers that share clients the same KeyRing. `debug=True` shows tracebacks to the client;
+    `log_level` is that of the server's own log, the logger "mcpfast".
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class MCPServer(Generic[LifespanT]):
         lifespan: Callable[[MCPServer[LifespanT]], AbstractAsyncContextManager[LifespanT]] | None = None,
         middleware: Sequence[Middleware] = (),
         debug: bool = False,
+        log_level: str | None = None,
         limits: Limits | None = None,
         cache_hints: Mapping[str, CacheHint] | None = None,
         state_keys: KeyRing | None = None,
@@ -71,6 +74,8 @@ class MCPServer(Generic[LifespanT]):
         self.lifespan = lifespan
         self.middleware: list[Middleware] = list(middleware)
         self.debug = debug
+        if log_level is not None:
+            logging.getLogger("mcpfast").setLevel(log_level)
         self.limits = limits or Limits()
         self.completer: Callable[..., Any] | None = None
         self.observer: Any = None
