@@ -222,6 +222,7 @@ def idle_connection(setting: Setting) -> Measured:
 
 # ---- what they are made with -----------------------------------------------------------------------------
 
+
 def compile_package() -> None:
     """What `pip install` does."""
     compileall.compile_dir(str(PACKAGE), quiet=2)

@@ -104,6 +104,7 @@ cdef class Channel(Source):
     cdef readonly bint closed, ended_input
     cdef public Wire wire  # negotiated by `initialize`; None before
     cdef public object session
+    cdef object taken_future
     cdef public object owner  # the transport: told of `input_ended()`, `calls_ended()` and `lost(reason)`
     cdef dict in_flight
     cdef Batch batch
@@ -134,5 +135,6 @@ cdef class Channel(Source):
     cdef int pump(self) except -1
     cdef int flush_soon(self) except -1
     cdef int flush(self) except -1
+    cdef int tell_taken(self) except -1
     cdef int drained(self) except -1
     cdef int stop_reading(self) except -1

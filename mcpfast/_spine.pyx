@@ -808,6 +808,21 @@ cdef class Channel(Source):
     cdef int flush(self) except -1:
         raise NotImplementedError
 
+    def taken(self):
+        """A future that is done when the client has taken what waits, down to `output_low_bytes`, or is gone. Shield it."""
+        if self.taken_future is None or self.taken_future.done():
+            self.taken_future = self.engine.loop.create_future()
+            if self.closed:
+                self.tell_taken()
+        return self.taken_future
+
+    cdef int tell_taken(self) except -1:
+        if self.taken_future is not None:
+            if not self.taken_future.done():
+                self.taken_future.set_result(None)
+            self.taken_future = None
+        return 0
+
     cdef int drained(self) except -1:
         "Nothing waits any more: a channel at rest keeps no memory, and one buffer is kept for whoever writes next."
         cdef Outbox outbox = self.outbox
@@ -817,7 +832,7 @@ cdef class Channel(Source):
                 engine.spare, engine.spare_size = outbox.data, outbox.size
                 outbox.data = NULL
             outbox.release()
-        return 0
+        return self.tell_taken()
 
     # ------------------------------------------------------------------------------------------ the end
 
@@ -830,3 +845,4 @@ cdef class Channel(Source):
         """Nothing is read or written any more; calls in flight are the owner's to cancel."""
         self.closed = True
         self.outbox.release()
+        self.tell_taken()

@@ -111,6 +111,8 @@ cdef class StreamChannel(Channel):
         if self.outbox.waiting() == 0 and self.writing:
             self.writing = False
             self.engine.loop.remove_writer(self.write_fd)
+        if self.outbox.waiting() <= self.engine.output_low_bytes:
+            self.tell_taken()
         if self.outbox.waiting() <= self.engine.output_low_bytes and not self.reading:
             if not self.ended_input and not self.engine.closing:
                 self.start_reading()

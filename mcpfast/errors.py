@@ -1,12 +1,17 @@
 """Every error mcpfast raises, and the one table of JSON-RPC codes.
 
-    McpFastError
-    +-- MCPError              becomes a JSON-RPC error; the model never sees it
-    |   +-- ResourceNotFound  -32602 from 2026-07-28 on, -32002 before
-    |   +-- ConnectionClosed  the peer went away before it answered
-    +-- ToolError             becomes a result with `isError`; the model reads it and may try again
-    +-- RegistrationError     a tool, resource or prompt that cannot be served; raised where it is registered
-    +-- AddressError          an address or target that cannot be used; told in one line by the command line
+McpFastError
++-- MCPError                        becomes a JSON-RPC error; the model never sees it
+|   +-- ResourceNotFound            -32602 from 2026-07-28 on, -32002 before
+|   +-- UrlElicitationRequiredError -32042, 2025-11-25 only
+|   +-- ConnectionClosed            the peer went away before it answered
+|   +-- RequestTimeout              (client) a deadline passed; a TimeoutError, too
++-- ToolError                       becomes a result with `isError`; the model reads it and may try again
++-- RegistrationError               what cannot be served as written; raised where it is registered; a ValueError, too
++-- AddressError                    an address that cannot be used; one line on the command line; a ValueError, too
++-- KeyRingError, SealError         (server.sealed) keys that cannot be used; a state that is not to be believed
++-- FormError, BadAnswer            (server.forms, server.asking) what the user or the client answered does not fit
++-- ReplayMismatch                  (server.asking) a handler that ran again asked something else than before
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ class Limits(NamedTuple):
     threads_max: int = 32  # worker threads for `def` handlers
     questions_max: int = 64  # server requests of one connection that wait for the client
     subscriptions_max: int = 1_024  # subscribed URIs and listen streams of one connection
-    output_cork_bytes: int = 4 << 10  # answers of one batch are joined up to here, then written while the batch goes on
+    output_cork_bytes: int = (
+        4 << 10
+    )  # answers of one batch are joined up to here, then written while the batch goes on
     # --- how long
     idle_s: float = 0.0  # a socket without a message and without a call in flight is closed; 0 never
     eof_grace_s: float = 1.0  # after EOF on stdin what was received may still be answered

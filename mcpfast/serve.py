@@ -98,7 +98,9 @@ class Serving:
     def open(self, addresses: Sequence[Address]) -> None:
         for address in addresses:
             if address.kind == "stdio":
-                from mcpfast.transports.stdio import Stdio  # sockets or stdio: most processes need one of them
+                from mcpfast.transports.stdio import (
+                    Stdio,  # sockets or stdio: most processes need one of them
+                )
 
                 self._stdio = Stdio(self.host, self._stdio_closed)
                 self.addresses.append(address)
@@ -115,7 +117,7 @@ class Serving:
             self._check_ended()
 
     def drain(self) -> None:
-        """Begins an orderly end: nothing new is read, calls in flight may end within `limits.drain_s`. A second call ends at once."""
+        """Begins an orderly end: nothing new is read, calls in flight may end within `limits.drain_s`. Again: ends at once."""
         if self._draining:
             self._end()
             return
@@ -217,7 +219,11 @@ def _do_not_linger() -> None:
     Our own worker threads are daemons; those of `asyncio.to_thread` are not. Only where such are left a daemon thread watches
     the main one, and when that has nothing left to do but join them, leaves after a grace.
     """
-    left = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
+    left = [
+        thread
+        for thread in threading.enumerate()
+        if not thread.daemon and thread is not threading.main_thread()
+    ]
     if left:
         threading.Thread(target=_leave_at_exit, name="mcpfast-exit", daemon=True).start()
 

@@ -13,16 +13,19 @@ LINE = st.binary(max_size=300).map(lambda raw: raw.replace(b"\n", b"\r"))
 
 def reference(data: bytes, frame_bytes_max: int) -> list[bytes | None]:
     """The lines of `data`, newline included; None stands for one that is longer than allowed."""
-    lines: list[bytes | None] = []
     *whole, rest = data.split(b"\n")
-    for line in whole:
-        lines.append(line + b"\n" if len(line) <= frame_bytes_max else None)
+    lines = [line + b"\n" if len(line) <= frame_bytes_max else None for line in whole]
     if len(rest) > frame_bytes_max:
         lines.append(None)
     return lines
 
 
-@given(st.lists(LINE, max_size=30), st.lists(st.integers(1, 400), max_size=60), st.sampled_from([64, 100, 4096]), LINE)
+@given(
+    st.lists(LINE, max_size=30),
+    st.lists(st.integers(1, 400), max_size=60),
+    st.sampled_from([64, 100, 4096]),
+    LINE,
+)
 def test_any_split_gives_the_same_lines(lines: list[bytes], cuts: list[int], block: int, rest: bytes) -> None:
     data = b"".join(line + b"\n" for line in lines) + rest
     inbox = _core.Inbox(_core.Blocks(block), 120)

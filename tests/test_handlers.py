@@ -311,14 +311,21 @@ def test_cancelled_calls_are_not_answered(warm: bool, loop: str) -> None:
         async with handlers(warm) as wire:
             calls = [call(wire, "forever", "x") for _ in range(20)]
             cancels = [
-                {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": message["id"]}}
+                {
+                    "jsonrpc": "2.0",
+                    "method": "notifications/cancelled",
+                    "params": {"requestId": message["id"]},
+                }
                 for message in calls
             ]
             wire.send(*calls)
             wire.send(*cancels)  # in the very next read or the same
             await wire.settle()
             again = [call(wire, "forever", "x") for _ in range(3)]
-            wire.send(*again, *[{**c, "params": {"requestId": m["id"]}} for c, m in zip(cancels, again, strict=False)])
+            wire.send(
+                *again,
+                *[{**c, "params": {"requestId": m["id"]}} for c, m in zip(cancels, again, strict=False)],
+            )
             await wire.settle()
             last = call(wire, "waits_a_little", "x")
             wire.send(last)
@@ -379,7 +386,9 @@ def test_httpx_works_inside_a_handler(warm: bool) -> None:
         server.add_tool(fetch_slowly)
         async with connected(server, "2025-06-18", warm=warm) as wire:
             for many in (1, 16):
-                messages = [call(wire, name, "x") for _ in range(many) for name in ("fetch", "fetch_slowly", "echo")]
+                messages = [
+                    call(wire, name, "x") for _ in range(many) for name in ("fetch", "fetch_slowly", "echo")
+                ]
                 wire.send(*messages)
                 for message in messages:
                     expected = "x" if message["params"]["name"] == "echo" else "ok"

@@ -66,7 +66,9 @@ def test_a_damaged_line_is_taken_exactly_when_a_parser_takes_it(value: Any, data
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(line) - 1))
         how = data.draw(st.sampled_from(["change", "cut", "insert"]))
-        byte = data.draw(st.sampled_from(b'"\\{}[]:,0123456789-+.eEtfn\x00\x1f\x7f\x80\xc0\xc2\xe0\xed\xf0\xf4\xff ud8'))
+        byte = data.draw(
+            st.sampled_from(b'"\\{}[]:,0123456789-+.eEtfn\x00\x1f\x7f\x80\xc0\xc2\xe0\xed\xf0\xf4\xff ud8')
+        )
         if how == "change":
             line[at] = byte
         elif how == "cut":
@@ -136,7 +138,12 @@ def test_depth_is_bounded_and_the_id_in_front_is_known() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b'{"\\u0069d":1}', b'{"id":1,"id":2}', b'{"params":{"name":"a","name":"b"}}', b'{"params":{"_meta":{},"_meta":{}}}'],
+    [
+        b'{"\\u0069d":1}',
+        b'{"id":1,"id":2}',
+        b'{"params":{"name":"a","name":"b"}}',
+        b'{"params":{"_meta":{},"_meta":{}}}',
+    ],
 )
 def test_names_that_want_a_full_parser_are_marked(line: bytes) -> None:
     assert "odd" in _core.scan(line)[1]
@@ -173,7 +180,7 @@ def test_what_routing_needs_of_params_and_meta() -> None:
 
 
 @given(st.text())
-@example("\x00\x1f\"\\\n\r\t/\x7f é€𝄞" * 5)
+@example('\x00\x1f"\\\n\r\t/\x7f é€𝄞' * 5)
 @example("a" * 15 + '"')
 @example("a" * 16 + "\x01" + "b" * 40)
 def test_strings_are_written_as_json(text: str) -> None:

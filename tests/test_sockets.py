@@ -66,7 +66,9 @@ async def serving(server: MCPServer[Any], *addresses: str) -> AsyncIterator[list
 
 
 @asynccontextmanager
-async def wire_to(address: Address, *, open_session: bool = True, limit: int = 1 << 26) -> AsyncIterator[Wire]:
+async def wire_to(
+    address: Address, *, open_session: bool = True, limit: int = 1 << 26
+) -> AsyncIterator[Wire]:
     if address.kind == "tcp":
         reader, writer = await asyncio.open_connection(address.host, address.port, limit=limit)
     else:
@@ -90,7 +92,9 @@ def test_many_clients(address: str, loop: str) -> None:
     async def client(where: Address, number: int) -> None:
         async with wire_to(where) as wire:
             for n in range(5):
-                assert (await wire.call("echo", {"text": f"{number}.{n}"}))["content"][0]["text"] == f"{number}.{n}"
+                assert (await wire.call("echo", {"text": f"{number}.{n}"}))["content"][0][
+                    "text"
+                ] == f"{number}.{n}"
 
     async def scenario() -> None:
         async with serving(make_server(), address) as [where]:
@@ -170,7 +174,18 @@ def test_what_is_no_socket_is_not_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["tcp://", "tcp://x", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "unix://relative", "unix://", "ftp://x", "x", ""]
+    "text",
+    [
+        "tcp://",
+        "tcp://x",
+        "tcp://127.0.0.1",
+        "tcp://127.0.0.1:99999",
+        "unix://relative",
+        "unix://",
+        "ftp://x",
+        "x",
+        "",
+    ],
 )
 def test_addresses_that_cannot_be(text: str) -> None:
     with pytest.raises(AddressError):
@@ -199,7 +214,7 @@ def test_a_taken_port_is_told_in_one_line() -> None:
             async with serving(make_server(), f"tcp://127.0.0.1:{taken.getsockname()[1]}"):
                 pass
 
-        with pytest.raises(AddressError, match="cannot listen on tcp://127.0.0.1"):
+        with pytest.raises(AddressError, match=r"cannot listen on tcp://127\.0\.0\.1"):
             run(scenario())
 
 
@@ -210,8 +225,15 @@ def test_a_client_that_reads_nothing_slows_itself_alone(address: str, loop: str)
 
     async def scenario() -> None:
         server = make_server(output_high_bytes=1 << 18)
-        async with serving(server, address) as [where], wire_to(where, limit=1 << 16) as slow, wire_to(where) as neighbour:
-            calls = [slow.message("tools/call", {"name": "big", "arguments": {"size": 10_000}}) for _ in range(3_000)]
+        async with (
+            serving(server, address) as [where],
+            wire_to(where, limit=1 << 16) as slow,
+            wire_to(where) as neighbour,
+        ):
+            calls = [
+                slow.message("tools/call", {"name": "big", "arguments": {"size": 10_000}})
+                for _ in range(3_000)
+            ]
             before = resident_kb()
             slow.send(*calls)
             for _ in range(20):
@@ -225,7 +247,11 @@ def test_a_client_that_reads_nothing_slows_itself_alone(address: str, loop: str)
 
 
 def resident_kb() -> int:
-    return next(int(row.split()[1]) for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmRSS"))
+    return next(
+        int(row.split()[1])
+        for row in Path("/proc/self/status").read_text().splitlines()
+        if row.startswith("VmRSS")
+    )
 
 
 def test_a_client_that_never_reads_what_is_pushed_is_let_go() -> None:
@@ -283,7 +309,9 @@ def test_a_connection_that_breaks_cancels_its_calls(address: str, loop: str) -> 
     async def scenario() -> None:
         async with serving(server, address) as [where]:
             async with wire_to(where) as wire:
-                wire.send(*[wire.message("tools/call", {"name": "wait", "arguments": {"n": n}}) for n in range(20)])
+                wire.send(
+                    *[wire.message("tools/call", {"name": "wait", "arguments": {"n": n}}) for n in range(20)]
+                )
                 await wire.settle()
                 broken = wire.writer.get_extra_info("socket")
                 broken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -300,7 +328,12 @@ def test_a_connection_that_breaks_cancels_its_calls(address: str, loop: str) -> 
 def test_idle_connections_are_closed_and_busy_ones_are_not(address: str) -> None:
     async def scenario() -> None:
         server = make_server(idle_s=0.2)
-        async with serving(server, address) as [where], wire_to(where) as idle, wire_to(where) as busy, wire_to(where) as waits:
+        async with (
+            serving(server, address) as [where],
+            wire_to(where) as idle,
+            wire_to(where) as busy,
+            wire_to(where) as waits,
+        ):
             message = waits.message("tools/call", {"name": "sleep", "arguments": {"seconds": 0.8}})
             waits.send(message)
             for _ in range(16):

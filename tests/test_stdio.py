@@ -20,7 +20,11 @@ INITIALIZE = {
     "jsonrpc": "2.0",
     "id": 0,
     "method": "initialize",
-    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "t", "version": "1"},
+    },
 }
 SERVER = """
 
@@ -76,7 +80,12 @@ def make(folder: Path, *, grace: float = 1.0, drain: float = 1.0, loop: str = "u
 
 
 def call(id: int, name: str, **arguments: Any) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
+    return {
+        "jsonrpc": "2.0",
+        "id": id,
+        "method": "tools/call",
+        "params": {"name": name, "arguments": arguments},
+    }
 
 
 def lines(*messages: dict[str, Any]) -> bytes:
@@ -99,7 +108,10 @@ def text(answer: Any) -> str:
 
 def test_a_pipe(command: list[str]) -> None:
     done = subprocess.run(
-        command, input=lines(INITIALIZE, call(1, "echo", text="a"), call(2, "sleep", seconds=0.05)), capture_output=True, timeout=20
+        command,
+        input=lines(INITIALIZE, call(1, "echo", text="a"), call(2, "sleep", seconds=0.05)),
+        capture_output=True,
+        timeout=20,
     )
     found = answers(done.stdout)
     assert done.returncode == 0 and done.stderr == b""
@@ -107,13 +119,20 @@ def test_a_pipe(command: list[str]) -> None:
 
 
 def test_the_last_line_may_lack_its_newline(command: list[str]) -> None:
-    done = subprocess.run(command, input=lines(INITIALIZE, call(1, "echo", text="a"))[:-1], capture_output=True, timeout=20)
+    done = subprocess.run(
+        command, input=lines(INITIALIZE, call(1, "echo", text="a"))[:-1], capture_output=True, timeout=20
+    )
     assert text(answers(done.stdout)[1]) == "a"
 
 
 def test_half_a_message_at_the_end(command: list[str]) -> None:
-    done = subprocess.run(command, input=lines(INITIALIZE) + b'{"jsonrpc":"2.0","id":7,"meth', capture_output=True, timeout=20)
-    assert [json.loads(line).get("error", {}).get("code") for line in done.stdout.splitlines()] == [None, -32700]
+    done = subprocess.run(
+        command, input=lines(INITIALIZE) + b'{"jsonrpc":"2.0","id":7,"meth', capture_output=True, timeout=20
+    )
+    assert [json.loads(line).get("error", {}).get("code") for line in done.stdout.splitlines()] == [
+        None,
+        -32700,
+    ]
     assert done.returncode == 0
 
 
@@ -162,7 +181,12 @@ def test_what_runs_over_the_grace_is_cancelled_and_the_process_is_gone(tmp_path:
     started = time.monotonic()
     done = subprocess.run(
         make(tmp_path, grace=0.3),
-        input=lines(INITIALIZE, call(1, "echo", text="a"), call(2, "sleep", seconds=60), call(3, "sleep", seconds=0.05)),
+        input=lines(
+            INITIALIZE,
+            call(1, "echo", text="a"),
+            call(2, "sleep", seconds=60),
+            call(3, "sleep", seconds=0.05),
+        ),
         capture_output=True,
         timeout=20,
     )
@@ -175,14 +199,22 @@ def test_what_runs_over_the_grace_is_cancelled_and_the_process_is_gone(tmp_path:
 def test_a_thread_that_blocks_does_not_hold_the_process(tmp_path: Path, tool: str) -> None:
     started = time.monotonic()
     done = subprocess.run(
-        make(tmp_path, grace=0.2), input=lines(INITIALIZE, call(1, tool, seconds=60)), capture_output=True, timeout=20
+        make(tmp_path, grace=0.2),
+        input=lines(INITIALIZE, call(1, tool, seconds=60)),
+        capture_output=True,
+        timeout=20,
     )
     assert set(answers(done.stdout)) == {0} and done.returncode == 0
     assert time.monotonic() - started < 10
 
 
 def test_stray_output_does_not_reach_the_client(command: list[str]) -> None:
-    done = subprocess.run(command, input=lines(INITIALIZE, call(1, "shout"), call(2, "echo", text="x")), capture_output=True, timeout=20)
+    done = subprocess.run(
+        command,
+        input=lines(INITIALIZE, call(1, "shout"), call(2, "echo", text="x")),
+        capture_output=True,
+        timeout=20,
+    )
     assert set(answers(done.stdout)) == {0, 1, 2}
     for stray in (b"a stray print", b"a stray write", b"a stray child"):
         assert stray in done.stderr
@@ -223,12 +255,18 @@ def test_a_full_pipe_blocks_nobody(command: list[str]) -> None:
 
 
 def resident_kb(pid: int) -> int:
-    return next(int(row.split()[1]) for row in Path(f"/proc/{pid}/status").read_text().splitlines() if row.startswith("VmRSS"))
+    return next(
+        int(row.split()[1])
+        for row in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if row.startswith("VmRSS")
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_calls_end(command: list[str], number: int) -> None:
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         process.stdin.write(lines(INITIALIZE, call(1, "sleep", seconds=0.8), call(2, "sleep", seconds=60)))
         process.stdin.write(lines(call(3, "echo", text="x")))
@@ -259,5 +297,10 @@ def test_the_flags_of_the_parents_descriptors_stay(command: list[str]) -> None:
 
 
 def test_without_stdout_there_is_a_clear_error(command: list[str]) -> None:
-    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], stdin=subprocess.DEVNULL, capture_output=True, timeout=20)
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=20,
+    )
     assert done.returncode == 1 and b"stdout is closed" in done.stderr

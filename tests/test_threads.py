@@ -472,7 +472,12 @@ def test_importing_it_is_cheap() -> None:
     # coverage would load modules of its own there
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     done = subprocess.run(
-        [sys.executable, "-c", program % heavy], capture_output=True, text=True, timeout=WAIT_S, check=True, env=plain
+        [sys.executable, "-c", program % heavy],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=True,
+        env=plain,
     )
     assert done.stdout.strip() == ""
 

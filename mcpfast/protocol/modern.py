@@ -77,9 +77,7 @@ def read_envelope(params: bytes | None) -> Caller:
     if meta.progress_token is not UNSET and (
         isinstance(meta.progress_token, bool) or not isinstance(meta.progress_token, str | int)
     ):
-        raise MCPError(
-            INVALID_PARAMS, "Invalid params: _meta.progressToken must be a string or an integer"
-        )
+        raise MCPError(INVALID_PARAMS, "Invalid params: _meta.progressToken must be a string or an integer")
     revision = BY_VERSION.get(version)
     if revision is None or not revision.modern:
         raise unsupported_version(version)

@@ -15,10 +15,14 @@ class Revision(NamedTuple):
     number: int
     modern: bool  # every request carries its own envelope; False: a session is made by `initialize`
     batches: bool = False  # JSON-RPC arrays
-    error_id_null: bool = False  # an error that belongs to no request says `"id": null`; later ones leave it out
+    error_id_null: bool = (
+        False  # an error that belongs to no request says `"id": null`; later ones leave it out
+    )
     tool_annotations: bool = True
     audio: bool = True  # audio blocks, progress `message`, capability `completions`
-    structured: bool = True  # outputSchema, structuredContent, resource_link, title, `_meta` on things, lastModified
+    structured: bool = (
+        True  # outputSchema, structuredContent, resource_link, title, `_meta` on things, lastModified
+    )
     icons: bool = True  # icons, Implementation.description and .websiteUrl, modes and defaults of elicitation
     argument_errors_are_results: bool = True  # False: bad tool arguments are a -32602
 

@@ -40,9 +40,7 @@ class Answers:
         self.server_info = server_info
         self._meta = {modern.SERVER_INFO: server_info}
         self._back = b',"_meta":%b}' % messages.encode(self._meta)
-        self._cache = {
-            method: _cache_members(cache_hints.get(method, CacheHint())) for method in CACHEABLE
-        }
+        self._cache = {method: _cache_members(cache_hints.get(method, CacheHint())) for method in CACHEABLE}
         self.wires: tuple[Wire, ...] = tuple(self._make_wire(revision.number) for revision in REVISIONS)
 
     def _make_wire(self, index: int) -> Wire:

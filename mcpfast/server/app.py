@@ -209,7 +209,9 @@ class MCPServer(Generic[LifespanT]):
         if not isinstance(uri, str):
             return self.add_resource(uri.uri, uri.read, **uri.members)
         if fn is None:
-            raise RegistrationError(f"add_resource({uri!r}) needs the function behind the URI, or a resource object alone")
+            raise RegistrationError(
+                f"add_resource({uri!r}) needs the function behind the URI, or a resource object alone"
+            )
         from mcpfast.server.uri_template import UriTemplate
 
         signature = Signature.of(fn, context_type=Context, structured_output=False)
@@ -270,7 +272,9 @@ class MCPServer(Generic[LifespanT]):
         fixed = self.catalog.resources.get(uri)
         if fixed is not None or not len(self.catalog.templates):
             return fixed, {}
-        version = self.catalog.templates.version  # asked before the templates: another thread may add one meanwhile
+        version = (
+            self.catalog.templates.version
+        )  # asked before the templates: another thread may add one meanwhile
         made_of, table = self._template_table
         if made_of != version:
             from mcpfast.server.uri_template import TemplateTable

@@ -132,7 +132,9 @@ class Asker:
             self._count += 1
             question.key = question.key or f"q{self._count}"
             if question.key in self._keys:
-                raise ReplayMismatch(f"the key {question.key!r} is asked twice in one call; give each question its own")
+                raise ReplayMismatch(
+                    f"the key {question.key!r} is asked twice in one call; give each question its own"
+                )
             self._keys.add(question.key)
             self._check_capability(question)
         if self.caller.revision.modern:

@@ -31,7 +31,9 @@ async def run(completer: Callable[..., Any], asked: CompleteParams, values_max: 
         given = await given
     if given is None:
         return {"values": []}
-    found: dict[str, Any] = msgspec.to_builtins(given) if isinstance(given, msgspec.Struct | dict) else {"values": list(given)}
+    found: dict[str, Any] = (
+        msgspec.to_builtins(given) if isinstance(given, msgspec.Struct | dict) else {"values": list(given)}
+    )
     values = found["values"]
     if len(values) > values_max:  # the specification's limit; the rest is announced
         found = {"total": len(values), **found, "values": values[:values_max], "hasMore": True}

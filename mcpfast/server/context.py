@@ -27,7 +27,9 @@ T = TypeVar("T")
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
-    LifespanT = TypeVarWithDefault("LifespanT", default=Any)  # so that `ctx: Context` alone is complete for a type checker
+    LifespanT = TypeVarWithDefault(
+        "LifespanT", default=Any
+    )  # so that `ctx: Context` alone is complete for a type checker
 else:
     LifespanT = TypeVar("LifespanT")
 
@@ -174,7 +176,13 @@ class Context(Generic[LifespanT]):
         client takes nothing.
         """
         token = self._request.progress_token
-        if token is None or token == b"null" or not self._speaks() or not progress > self._last_progress or math.isinf(progress):
+        if (
+            token is None
+            or token == b"null"
+            or not self._speaks()
+            or not progress > self._last_progress
+            or math.isinf(progress)
+        ):
             return
         self._last_progress = progress
         params: dict[str, Any] = {"progressToken": msgspec.Raw(token), "progress": progress}
@@ -248,8 +256,8 @@ class Context(Generic[LifespanT]):
     async def _send(self, method: str, params: dict[str, Any]) -> None:
         channel = self._request.channel
         channel.send(messages.notification_line(method, params))
-        while channel.waiting_bytes > self._dispatcher.server.limits.output_high_bytes and not channel.closed:
-            await asyncio.sleep(0.005)  # a client that reads slowly slows down the handler, not the server
+        if channel.waiting_bytes > self._dispatcher.server.limits.output_high_bytes:
+            await asyncio.shield(channel.taken())  # a client that reads slowly slows down the handler, not the server
 
     # ---------------------------------------------------------------- asking
 
@@ -281,7 +289,9 @@ class Context(Generic[LifespanT]):
         params = {"message": message, "requestedSchema": form.requested_schema(self._request.wire.revision)}
         if self._revision.icons:
             params["mode"] = "form"
-        return Question(self.asker, "elicitation/create", params, elicited(form), ("elicitation", "form"), key)
+        return Question(
+            self.asker, "elicitation/create", params, elicited(form), ("elicitation", "form"), key
+        )
 
     def elicit_url(
         self, message: str, url: str, elicitation_id: str | None = None, *, key: str | None = None
@@ -293,9 +303,7 @@ class Context(Generic[LifespanT]):
         params: dict[str, Any] = {"message": message, "mode": "url", "url": url}
         if not self._revision.modern:
             params["elicitationId"] = elicitation_id or self._dispatcher.random(16).hex()
-        return Question(
-            self.asker, "elicitation/create", params, elicited(None), ("elicitation", "url"), key
-        )
+        return Question(self.asker, "elicitation/create", params, elicited(None), ("elicitation", "url"), key)
 
     def sample(
         self,
@@ -342,7 +350,9 @@ class Context(Generic[LifespanT]):
         """Asks several things in one round: `name, roots = await ctx.gather(ctx.elicit(...), ctx.list_roots())`."""
         for question in questions:
             if not isinstance(question, Question):
-                raise TypeError("ctx.gather takes what ctx.elicit, ctx.sample and ctx.list_roots give, not awaited")
+                raise TypeError(
+                    "ctx.gather takes what ctx.elicit, ctx.sample and ctx.list_roots give, not awaited"
+                )
         return tuple(await self.asker.ask(list(questions)))
 
     async def once(self, key: str, fn: Callable[[], Awaitable[T] | T], *, type: Any = None) -> Any:

@@ -48,7 +48,9 @@ logger = logging.getLogger("mcpfast")
 class Dispatcher:
     """`upper` of the compiled Engine: decides every message that is not a plain tools/call."""
 
-    def __init__(self, server: MCPServer[Any], loop: asyncio.AbstractEventLoop, *, debug: bool = False) -> None:
+    def __init__(
+        self, server: MCPServer[Any], loop: asyncio.AbstractEventLoop, *, debug: bool = False
+    ) -> None:
         self.server = server
         self.loop = loop
         self.debug = debug
@@ -109,7 +111,8 @@ class Dispatcher:
             raise MCPError(INVALID_REQUEST, "This request id is in flight already")
         if channel.calls >= self.limits.connection_calls_max:
             raise MCPError(
-                TOO_MANY_CALLS, f"Too many calls in flight on this connection ({self.limits.connection_calls_max})"
+                TOO_MANY_CALLS,
+                f"Too many calls in flight on this connection ({self.limits.connection_calls_max})",
             )
 
     async def _through_middleware(self, request: Request, handle: Callable[[], Outcome]) -> bytes | None:
@@ -300,7 +303,9 @@ class Dispatcher:
         else:
             raise MCPError(INVALID_PARAMS, "Invalid params: ref.type must be ref/prompt or ref/resource")
         if not known:
-            raise MCPError(INVALID_PARAMS, messages.sentence(f"Unknown {ref.type[4:]}: {ref.name or ref.uri or ''}"))
+            raise MCPError(
+                INVALID_PARAMS, messages.sentence(f"Unknown {ref.type[4:]}: {ref.name or ref.uri or ''}")
+            )
         return self._complete(request, asked)
 
     async def _complete(self, request: Request, asked: messages.CompleteParams) -> bytes:
@@ -336,7 +341,9 @@ class Dispatcher:
             return
         if told.request_id is None or isinstance(told.request_id, bool):
             return
-        request = channel.find(messages.encode(told.request_id)) or self._find_respelled(channel, told.request_id)
+        request = channel.find(messages.encode(told.request_id)) or self._find_respelled(
+            channel, told.request_id
+        )
         if request is not None:
             request.cancel(str(told.reason)[:200] if told.reason else "cancelled by the client")
 
@@ -364,12 +371,16 @@ class Dispatcher:
         elif why == "json":
             error = MCPError(PARSE_ERROR, "Parse error: not one JSON value in UTF-8 on one line")
         else:
-            error = MCPError(INVALID_REQUEST, "Invalid request: not a JSON-RPC 2.0 request, notification or response")
-        self.log_refusal("malformed message (%s)", why)
+            error = MCPError(
+                INVALID_REQUEST, "Invalid request: not a JSON-RPC 2.0 request, notification or response"
+            )
+        self.log_refusal("refused a malformed message (%s)", why)
         if id_ is not None and why != "json":
             return b'{"jsonrpc":"2.0","id":' + id_ + messages.error_tail(error)
         session: Session = channel.session
-        return messages.error_line(error, id_null=session.revision is not None and session.revision.error_id_null)
+        return messages.error_line(
+            error, id_null=session.revision is not None and session.revision.error_id_null
+        )
 
     def plain(self, line: bytes) -> bytes | None:
         """A line with escaped or repeated member names, written anew without; None where a parser refuses it."""
@@ -392,7 +403,8 @@ class Dispatcher:
                 refusal = MCPError(INVALID_REQUEST, "Invalid request: an empty batch")
             elif len(elements) > self.limits.batch_messages_max:
                 refusal = MCPError(
-                    INVALID_REQUEST, f"Invalid request: more than {self.limits.batch_messages_max} messages in a batch"
+                    INVALID_REQUEST,
+                    f"Invalid request: more than {self.limits.batch_messages_max} messages in a batch",
                 )
             elif b"protocolVersion" in raw and any(modern.is_modern(element) for element in elements):
                 refusal = MCPError(INVALID_REQUEST, "Invalid request: the 2026-07-28 era has no batches")
@@ -413,14 +425,14 @@ class Dispatcher:
         now = time.monotonic()
         if now >= self._log_again_at:
             self._log_again_at = now + 1.0 / self.limits.invalid_log_per_s
-            logger.info("refused: " + message, *details)
+            logger.info(message, *details)
 
     # ---------------------------------------------------------------- what errors become
 
     def refused(self, entry: Entry, wire: Wire, error: BaseException) -> bytes:
         """Arguments that do not fit: seen by the model from 2025-11-25 on, a protocol error before (section 12.4)."""
         text = f"Invalid arguments for tool {entry.name}: {messages.sentence(error)}"
-        self.log_refusal("arguments of %s", entry.name)
+        self.log_refusal("refused the arguments of %s", entry.name)
         if REVISIONS[wire.index].argument_errors_are_results:
             return messages.result_tail(self.tool_error(text, wire))
         return messages.error_tail(MCPError(INVALID_PARAMS, text))
@@ -498,7 +510,9 @@ class Dispatcher:
 
     def seal(self, state: State, binding: bytes) -> str:
         ttl_s = self.limits.sealed_state_s
-        token: str = self.server.sealer().seal(messages.encode(state), purpose="requestState", binding=binding, ttl_s=ttl_s)
+        token: str = self.server.sealer().seal(
+            messages.encode(state), purpose="requestState", binding=binding, ttl_s=ttl_s
+        )
         return token
 
     def unseal(self, token: str, binding: bytes, kind: type[State]) -> State:

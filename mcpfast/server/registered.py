@@ -46,11 +46,18 @@ class Handler:
     __slots__ = ("call", "context_at", "fields", "inline", "keywords", "signature")
 
     def __init__(
-        self, fn: Callable[..., Any], signature: Signature | RawSignature, server: Any, *, inline: bool = False
+        self,
+        fn: Callable[..., Any],
+        signature: Signature | RawSignature,
+        server: Any,
+        *,
+        inline: bool = False,
     ) -> None:
         self.signature = signature
         if inline and signature.is_async:
-            raise RegistrationError(f"{signature.name}: inline=True is for `def`; an `async def` runs on the loop anyway")
+            raise RegistrationError(
+                f"{signature.name}: inline=True is for `def`; an `async def` runs on the loop anyway"
+            )
         self.inline = inline
         self.call = fn if signature.is_async or inline else server.threaded(fn)
         self.fields = signature.field_names + signature.keyword_names
@@ -116,7 +123,8 @@ class Tool:
             fast=fast and arguments_type is not None,
             own_task=own_task,
             inline=handler.inline,
-            scalars=arguments_type is not None and SCALARS.issuperset(arguments_type.__annotations__.values()),
+            scalars=arguments_type is not None
+            and SCALARS.issuperset(arguments_type.__annotations__.values()),
             decoded_type=arguments_type,
         )
 
@@ -159,7 +167,9 @@ class Tool:
             if wire.structured:
                 members += b',"structuredContent":' + structured
             return answers.complete(members, wire)
-        from mcpfast.server.content import to_call_result  # most results need it, but not the first answer of a process
+        from mcpfast.server.content import (
+            to_call_result,  # most results need it, but not the first answer of a process
+        )
 
         return answers.call(msgspec.to_builtins(to_call_result(value, self.signature)), wire)
 
@@ -167,7 +177,9 @@ class Tool:
 def _plain_type(signature: Signature | RawSignature) -> type | None:
     """The class that an annotation names, where it is one of plain data; dict for `dict[str, T]`."""
     kind = get_origin(signature.return_type) or signature.return_type
-    plain = isinstance(kind, type) and not signature.returns_content and kind not in (list, tuple, set, frozenset)
+    plain = (
+        isinstance(kind, type) and not signature.returns_content and kind not in (list, tuple, set, frozenset)
+    )
     return kind if plain else None
 
 
@@ -177,7 +189,12 @@ class Resource:
     __slots__ = ("_members", "handler", "mime_type", "template", "uri")
 
     def __init__(
-        self, uri: str, template: UriTemplate | None, handler: Handler, mime_type: str | None, members: dict[str, Any]
+        self,
+        uri: str,
+        template: UriTemplate | None,
+        handler: Handler,
+        mime_type: str | None,
+        members: dict[str, Any],
     ) -> None:
         self.uri = uri
         self.template = template
@@ -195,7 +212,11 @@ class Resource:
                 f"{sorted(wanted) or 'none'}; they must be the same (a Context parameter does not count)"
             )
         optional = self.template.optional_names if self.template is not None else ()
-        bare = sorted(set(self.handler.signature.input_schema.get("required", ())).intersection(optional)) if optional else []
+        bare = (
+            sorted(set(self.handler.signature.input_schema.get("required", ())).intersection(optional))
+            if optional
+            else []
+        )
         if bare:
             raise RegistrationError(
                 f"resource {self.uri!r}: a client may leave out the query variables {bare}; give these parameters defaults"
@@ -222,7 +243,9 @@ class Resource:
             try:
                 values = self.handler.convert(variables)
             except msgspec.ValidationError as error:
-                raise MCPError(INVALID_PARAMS, f"Invalid resource URI: {messages.sentence(error)}", {"uri": uri}) from None
+                raise MCPError(
+                    INVALID_PARAMS, f"Invalid resource URI: {messages.sentence(error)}", {"uri": uri}
+                ) from None
         value = await self.handler(values, context)
         from mcpfast.server.content import to_resource_contents
 

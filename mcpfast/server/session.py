@@ -76,9 +76,7 @@ class Session:
         if questions is None:
             questions = self._questions = {}
         if len(questions) >= self.limits.questions_max:
-            raise MCPError(
-                INTERNAL_ERROR, "Too many questions wait for this client (limits.questions_max)"
-            )
+            raise MCPError(INTERNAL_ERROR, "Too many questions wait for this client (limits.questions_max)")
         self._last_question += 1
         id_ = f"mcpfast-{self._last_question}"
         answer = asyncio.get_running_loop().create_future()

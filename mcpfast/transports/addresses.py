@@ -19,7 +19,9 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         if self.kind == "tcp":
-            return f"tcp://[{self.host}]:{self.port}" if ":" in self.host else f"tcp://{self.host}:{self.port}"
+            return (
+                f"tcp://[{self.host}]:{self.port}" if ":" in self.host else f"tcp://{self.host}:{self.port}"
+            )
         return f"unix://{self.path}" if self.kind == "unix" else self.kind
 
 
@@ -30,7 +32,9 @@ def parse(text: str) -> Address:
     scheme, separator, rest = text.partition("://")
     if separator and scheme == "unix":
         if len(rest) < 2 or not rest.startswith("/"):
-            raise AddressError(f"{text!r}: a Unix socket needs an absolute path, as in unix:///run/notes.sock")
+            raise AddressError(
+                f"{text!r}: a Unix socket needs an absolute path, as in unix:///run/notes.sock"
+            )
         if len(rest.encode()) > 107:
             raise AddressError(f"{text!r}: the path of a Unix socket has at most 107 bytes")
         return Address("unix", path=rest)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("mcpfast")
 BACKLOG = 1024
 ACCEPTS_A_TURN = 64
-ACCEPT_PAUSE_S = 0.1  # without a free descriptor: the connections in the backlog wait, and the loop does not spin
+ACCEPT_PAUSE_S = (
+    0.1  # without a free descriptor: the connections in the backlog wait, and the loop does not spin
+)
 
 
 class Listener:
@@ -69,7 +71,7 @@ class Listener:
                 self._host.loop.call_later(ACCEPT_PAUSE_S, self._accept_more)
                 return
             if len(self._host.sessions) >= self._limits.connections_max:
-                self._host.dispatcher.log_refusal("a connection: limits.connections_max is reached")
+                self._host.dispatcher.log_refusal("refused a connection: limits.connections_max is reached")
                 connection.close()
                 continue
             self._open(connection, name)
@@ -160,7 +162,9 @@ def _credentials(connection: socket.socket) -> tuple[int, int, int] | None:
 
 def _bind_tcp(address: Address) -> socket.socket:
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         family, kind, protocol, _, name = found[0]
         bound = socket.socket(family, kind, protocol)
         try:
@@ -197,7 +201,9 @@ def _remove_stale(address: Address) -> None:
     except OSError as error:
         raise AddressError(f"cannot listen on {address}: {error.strerror or error}") from None
     if not stat.S_ISSOCK(kind):
-        raise AddressError(f"cannot listen on {address}: there is a file that is no socket; remove it or choose another path")
+        raise AddressError(
+            f"cannot listen on {address}: there is a file that is no socket; remove it or choose another path"
+        )
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     probe.settimeout(1.0)
     try:
