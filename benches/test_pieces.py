@@ -4,13 +4,19 @@ Times of small pieces lie (caches are warm, branches are learnt): use them to co
 with --benchmark-autosave before and --benchmark-compare after. What a call costs in all, `make bench-gate` says.
 """
 
+import asyncio
+import os
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
+from mcpfast import MCPServer
 from mcpfast._core import Blocks, Inbox, Table, json_string, scan
+from mcpfast.server.host import Host
+from mcpfast.server.session import Peer
+from mcpfast.transports.stream import Stream
 
 LEGACY_CALL = (
     b'{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hello"}}}\n'
@@ -73,3 +79,42 @@ def test_dispatch_by_name(benchmark: Benchmark, tools: int) -> None:
 )
 def test_encode_a_string(benchmark: Benchmark, text: str) -> None:
     assert msgspec.json.decode(benchmark(json_string, text)) == text
+
+
+def test_dispatch_64_calls(benchmark: Benchmark) -> None:
+    """From whole lines to answers written to /dev/null: everything but the system calls of a peer."""
+    server: MCPServer[Any] = MCPServer("pieces")
+
+    @server.tool
+    async def echo(text: str) -> str:
+        return text
+
+    envelope = b'"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}'
+    line = b'{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hello"},%b}}\n'
+    lines = b"".join(line % (number, envelope) for number in range(64))
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        async with Host(server) as host:
+            read_fd, write_fd = os.pipe()
+            stream = Stream(
+                host,
+                read_fd,
+                os.open(os.devnull, os.O_WRONLY),
+                is_socket=False,
+                peer=Peer("null"),
+                grace_s=0.0,
+                on_closed=lambda _: None,
+            )
+            done = loop.create_future()
+
+            def outside_of_any_task() -> None:
+                benchmark(stream.channel.feed, lines)
+                done.set_result(None)
+
+            loop.call_soon(outside_of_any_task)
+            await done
+            stream.close()
+            os.close(write_fd)
+
+    asyncio.run(scenario())

@@ -53,7 +53,7 @@ class Client:
         """So many answers."""
         loop, got = asyncio.get_running_loop(), b""
         while got.count(b"\n") < lines:
-            got += await asyncio.wait_for(loop.sock_recv(self._end, 4 * MIB), 10)
+            got += await loop.sock_recv(self._end, 4 * MIB)  # the deadline is that of `run`
         assert got.endswith(b"\n") and b'"error"' not in got and b'"isError"' not in got, got[:500]
         return got
 
@@ -331,6 +331,7 @@ def test_ten_thousand_calls_leave_no_block(loop: str) -> None:
                     await client.ask(*lines)
                 gc.collect()
                 grown.append(sys.getallocatedblocks() - before)
+            print(grown)
             assert min(grown[1:]) <= 10, f"blocks more after 10,000 calls each: {grown}"
 
     run(scenario(), loop)

@@ -257,7 +257,8 @@ class Context(Generic[LifespanT]):
         channel = self._request.channel
         channel.send(messages.notification_line(method, params))
         if channel.waiting_bytes > self._dispatcher.server.limits.output_high_bytes:
-            await asyncio.shield(channel.taken())  # a client that reads slowly slows down the handler, not the server
+            # a client that reads slowly slows down the handler, not the server
+            await asyncio.shield(channel.taken())
 
     # ---------------------------------------------------------------- asking
 
