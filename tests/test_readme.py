@@ -135,7 +135,7 @@ def test_python_blocks(
 
 
 def test_every_example_is_tried() -> None:
-    names = re.findall(r'^server = MCPServer\("(\w+)"', README.read_text(), re.M)
+    names = re.findall(r'^server = MCPServer\(\s*"(\w+)"', README.read_text(), re.M)
     assert names == list(TRIED)
     assert len(names) == len(blocks("python"))
 

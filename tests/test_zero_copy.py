@@ -324,15 +324,14 @@ def test_ten_thousand_calls_leave_no_block(loop: str) -> None:
         lines = [call("echo", id=n, text=f"text number {n}") for n in range(200)]
         async with connected(make_server()) as client:
             grown = []
-            for _ in range(4):
+            for _ in range(6):  # the first ones warm up
                 gc.collect()
                 before = sys.getallocatedblocks()
                 for _ in range(50):
                     await client.ask(*lines)
                 gc.collect()
                 grown.append(sys.getallocatedblocks() - before)
-            print(grown)
-            assert min(grown[1:]) <= 10, f"blocks more after 10,000 calls each: {grown}"
+            assert min(grown[1:]) <= 2, f"blocks more after 10,000 calls each: {grown}"
 
     run(scenario(), loop)
 
