@@ -52,16 +52,11 @@ def json_string(str text not None):
     """`text` as a JSON string, quotes included, as the answers write it. Raises UnicodeEncodeError for lone surrogates."""
     cdef bytes raw = text.encode()
     cdef size_t count = len(raw)
-    cdef char* room = <char*>malloc(6 * count + 18)
-    if room == NULL:
-        raise MemoryError
-    try:
-        room[0] = c'"'
-        count = scan_write_string(room + 1, PyBytes_AS_STRING(raw), count)
-        room[count + 1] = c'"'
-        return PyBytes_FromStringAndSize(room, count + 2)
-    finally:
-        free(room)
+    cdef Block room = Block(6 * count + 18)
+    room.data[0] = c'"'
+    count = scan_write_string(room.data + 1, PyBytes_AS_STRING(raw), count)
+    room.data[count + 1] = c'"'
+    return PyBytes_FromStringAndSize(room.data, count + 2)
 
 
 # ---------------------------------------------------------------------------------------------- memory that is read into

@@ -80,7 +80,6 @@ cdef class Engine:
     cdef readonly Blocks blocks
     cdef readonly Table tools
     cdef readonly tuple modern_wires
-    cdef Wire modern_wire
     cdef Table log_levels
     cdef object route, notice, response, malformed, batch, failed, refused, make_context, plain
     cdef public object observer
@@ -116,6 +115,7 @@ cdef class Channel(Source):
     cdef int again(self, Carrier carrier, const char* line) except -1
     cdef Wire wire_of(self, frame_t* frame)
     cdef int call(self, Carrier carrier, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1
+    cdef int leave(self, Carrier carrier) except -1
     cdef int run(self, Carrier carrier, Entry entry, Wire wire, span_t id, Request request, PyObject* coroutine,
                  frame_t* frame, size_t bytes_in) except -1
     cdef int other(self, Carrier carrier, frame_t* frame, size_t bytes_in) except -1

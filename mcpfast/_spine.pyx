@@ -196,7 +196,7 @@ cdef class Batch:
 cdef class Engine:
     """What the channels of one server on one loop share. `upper` decides what is not hot; its methods are bound once.
 
-    upper.route(request) -> bytes | coroutine | None      upper.failed(request, entry, wire, error) -> bytes | None
+    upper.route(request) -> bytes | coroutine             upper.failed(request, entry, wire, error) -> bytes | None
     upper.notice(channel, method, params)                 upper.refused(entry, wire, error) -> bytes
     upper.response(channel, id, result, error)            upper.malformed(channel, why, id, line) -> bytes | None
     upper.batch(channel, raw)                             upper.make_context(request) -> object
@@ -207,7 +207,6 @@ cdef class Engine:
                  Table log_levels not None, limits):
         self.loop, self.upper, self.carriers, self.tools = loop, upper, carriers, tools
         self.modern_wires, self.log_levels = modern_wires, log_levels
-        self.modern_wire = <Wire>modern_wires[0] if modern_wires else None
         self.blocks = Blocks()
         self.shapes = Shapes()
         self.shape_entries, self.shape_wires = [None] * SHAPES, [None] * SHAPES
@@ -414,13 +413,11 @@ cdef class Channel(Source):
             if (frame.log_level.at != NULL
                     and self.engine.log_levels.find(frame.log_level.at, frame.log_level.len) == NULL):
                 return None
-            wire = self.engine.modern_wire
-            if not same(frame.version, wire.version):
-                for wire in self.engine.modern_wires:
-                    if same(frame.version, wire.version):
-                        break
-                else:
-                    return None
+            for wire in self.engine.modern_wires:
+                if same(frame.version, wire.version):
+                    break
+            else:
+                return None
         if frame.progress_token.at != NULL and not scan_is_id(frame.progress_token):
             return None
         return wire
@@ -455,7 +452,8 @@ cdef class Channel(Source):
                     return OTHERWISE
                 if self.engine.observer is not None:
                     request = self.request_of(frame, entry, wire, bytes_in)
-                return self.put_line(frame.id, request, self.engine.refused(entry, wire, error))
+                self.put_line(frame.id, request, self.engine.refused(entry, wire, error))
+                return self.leave(carrier)  # a type of the user's may have its own idea of decoding
         arguments = <object>result
         Py_DECREF(result)
         try:
@@ -479,13 +477,18 @@ cdef class Channel(Source):
             if result == NULL:
                 raise_pending()
         except BaseException as error:
-            return self.fail(frame.id, request, entry, wire, error)
+            self.fail(frame.id, request, entry, wire, error)
+            return self.leave(carrier)
         if entry.inline:
             self.answer_and_drop(frame.id, request, entry, wire, result)
-            if carrier is not None and not carrier.clean():
-                carrier.retired = True
-            return DRAINED
+            return self.leave(carrier)
         return self.run(carrier, entry, wire, frame.id, request, result, frame, bytes_in)
+
+    cdef int leave(self, Carrier carrier) except -1:
+        "The user's code ran in this Task and is done: what it left behind is nobody else's."
+        if carrier is not None and not carrier.clean():
+            carrier.retired = True
+        return DRAINED
 
     cdef int run(self, Carrier carrier, Entry entry, Wire wire, span_t id, Request request, PyObject* coroutine,
                  frame_t* frame, size_t bytes_in) except -1:
@@ -560,15 +563,13 @@ cdef class Channel(Source):
         return self.serve(carrier, request)
 
     cdef int serve(self, Carrier carrier, Request request) except -1:
-        """A request that `upper` decides: bytes are its result, None answers nothing, a coroutine gives what `request.entry` makes
-        a result of: bytes again, or, where `upper` put a tool there, the handler's value."""
+        """A request that `upper` decides: bytes are its result, a coroutine gives what `request.entry` makes a result of: bytes
+        again, or, where `upper` put a tool there, the handler's value."""
         cdef PyObject* raw
         try:
             outcome = self.engine.route(request)
         except BaseException as error:
             return self.fail(span_of(request.id), request, request.entry, request.wire, error)
-        if outcome is None:
-            return 0
         if isinstance(outcome, bytes):
             return self.answer(span_of(request.id), request, self.engine.routed, request.wire, <PyObject*>outcome)
         raw = <PyObject*>outcome
@@ -694,8 +695,6 @@ cdef class Channel(Source):
                 self.put_text(id, wire, text, count)
             else:
                 body = <object>value if entry.kind == KIND_BODY else entry.encode(<object>value, wire)
-                if body is None:
-                    return self.over(request, mark, "cancelled")
                 self.open_line(id, PyBytes_GET_SIZE(body) + 16)
                 self.outbox.put(PyBytes_AS_STRING(RESULT), PyBytes_GET_SIZE(RESULT))
                 self.outbox.put(PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))

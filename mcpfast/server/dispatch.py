@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mcpfast._spine import Channel, Entry, Request, Wire
     from mcpfast.server.app import MCPServer
 
-Outcome = bytes | Coroutine[Any, Any, Any] | None
+Outcome = bytes | Coroutine[Any, Any, Any]
 logger = logging.getLogger("mcpfast")
 
 
@@ -115,18 +115,18 @@ class Dispatcher:
                 f"Too many calls in flight on this connection ({self.limits.connection_calls_max})",
             )
 
-    async def _through_middleware(self, request: Request, handle: Callable[[], Outcome]) -> bytes | None:
+    async def _through_middleware(self, request: Request, handle: Callable[[], Outcome]) -> bytes:
         """The result as middleware sees it is a dict; what comes out of the last one is answered."""
         own_entry = request.entry
 
         async def call_handler(_: Any) -> dict[str, Any]:
             outcome = handle()
-            if outcome is not None and not isinstance(outcome, bytes):
+            if not isinstance(outcome, bytes):
                 outcome = await outcome
             entry, request.entry = request.entry, own_entry
             if entry is not own_entry:
                 outcome = self.entry_result(entry, outcome, request.wire)
-            result: dict[str, Any] = msgspec.json.decode(outcome) if outcome is not None else {}
+            result: dict[str, Any] = msgspec.json.decode(outcome)
             return result
 
         call_next: Callable[[Any], Any] = call_handler
