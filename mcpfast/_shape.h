@@ -1,10 +1,10 @@
 /* The shape of a message: a client that calls one tool again and again sends the same bytes but for the id and the arguments.
  *
- * A shape is the last plain tools/call of a scalar tool that was scanned in full, cut at those two places. A line that has the
- * same bytes around them has the same members: its id and arguments stand where the cuts are. That the arguments are one JSON
- * value is left to msgspec, which decodes them strictly into scalars anyway; where it refuses, the line is scanned in full
- * and the answer is made from that. So a shape can save work (630 instructions of 4,700; 1,100 with the envelope of 2026-07-28)
- * but never change an answer: tests/test_fast_slow.py holds both ways together.
+ * A shape is a plain tools/call of a scalar tool that was scanned in full, cut at those two places (`Shapes` in _core keeps the
+ * last few). A line that has the same bytes around the cuts has the same members: its id and arguments stand where they are.
+ * That the arguments are one JSON value is left to msgspec, which decodes them strictly into scalars anyway; where it refuses,
+ * the line is scanned in full and the answer is made from that. So a shape can save work (630 instructions of 4,700; 1,100 with
+ * the envelope of 2026-07-28) but never change an answer: tests/test_fast_slow.py holds both ways together.
  */
 #pragma once
 #include "_scan.h"

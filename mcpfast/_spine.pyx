@@ -345,10 +345,11 @@ cdef class Channel(Source):
             if kind == SCAN_OK and count <= engine.frame_bytes_max and not frame.flags & SCAN_ODD:
                 if self.message(carrier, &frame, count) == WAITS:
                     return WAITS
-                if carrier is not None and carrier.retired:
-                    return DRAINED
             elif kind != SCAN_BLANK:
                 self.unusual(kind, &frame, at, count)
+                self.leave(carrier)  # the calls of a batch began here
+            if carrier is not None and carrier.retired:
+                return DRAINED
         return DRAINED
 
     # ------------------------------------------------------------------------------------------ one message
@@ -397,8 +398,10 @@ cdef class Channel(Source):
                 found = engine.tools.find(frame.name.at + 1, frame.name.len - 2)
                 if found != NULL:
                     entry = <Entry>found
-                    if entry.fast and (not self.in_flight or (len(self.in_flight) < engine.connection_calls_max
-                                                              and span_bytes(frame.id) not in self.in_flight)):
+                    # an inline handler needs a Task to run in: where there is no warm one, the other way makes it
+                    if entry.fast and (carrier is not None or not entry.inline) and (
+                            not self.in_flight or (len(self.in_flight) < engine.connection_calls_max
+                                                   and span_bytes(frame.id) not in self.in_flight)):
                         if entry.scalars and self.submitted is None:
                             self.learn(entry, wire, frame, bytes_in)
                         return self.call(carrier, entry, wire, frame, bytes_in)
@@ -477,6 +480,9 @@ cdef class Channel(Source):
             if result == NULL:
                 raise_pending()
         except BaseException as error:
+            while count:  # an argument could not be had
+                Py_DECREF(argv[count])
+                count -= 1
             self.fail(frame.id, request, entry, wire, error)
             return self.leave(carrier)
         if entry.inline:

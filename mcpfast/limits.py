@@ -18,7 +18,7 @@ class Limits(NamedTuple):
     batch_messages_max: int = 1_000  # messages of one JSON-RPC batch (2025-03-26)
     id_bytes_max: int = 1_024  # a request id as it stands on the wire
     # --- what may wait
-    connection_calls_max: int = 1_024  # calls in flight on one connection; above it reading pauses
+    connection_calls_max: int = 4_096  # calls in flight on one connection; above it they are refused (4290)
     connections_max: int = 10_000  # open sockets of one process
     output_high_bytes: int = 1 << 20  # answers not yet taken by the client; above it reading pauses
     output_low_bytes: int = 1 << 16  # and below it reading goes on

@@ -18,7 +18,18 @@ ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
 # What the tests read beside themselves. The package is not among it: that is the point.
-COMPANIONS = ["tests", "examples", "benches", "workshop", "README.md", "pyproject.toml"]
+COMPANIONS = [
+    "tests",
+    "examples",
+    "benches",
+    "workshop",
+    "Makefile",
+    "pyproject.toml",
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+]
 
 
 def make() -> None:

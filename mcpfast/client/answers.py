@@ -25,7 +25,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from mcpfast.errors import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, MCPError
-from mcpfast.protocol import types
+from mcpfast.protocol import messages, types
 from mcpfast.protocol.revisions import LATEST, Revision
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _read(method: str, raw: Raw, kind: Any) -> Any:
     try:
         if method == "elicitation/create":
             return types.elicit_params(msgspec.json.decode(raw))
-        return msgspec.json.decode(raw, type=kind)
+        return messages.decoder(kind).decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise MCPError(INVALID_PARAMS, f"Invalid params of {method}: {error}") from error
 
@@ -172,7 +172,7 @@ def input_required(result: Raw) -> InputRequired | None:
     Raises MCPError for one that asks in no known way.
     """
     try:
-        asked = msgspec.json.decode(result, type=InputRequired)
+        asked: InputRequired = messages.decoder(InputRequired).decode(result)
     except (msgspec.DecodeError, RecursionError) as error:
         raise MCPError(
             INTERNAL_ERROR, f"The server's input_required result cannot be read: {error}"

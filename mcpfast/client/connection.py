@@ -26,7 +26,7 @@ from mcpfast.client.session import Cancelled, Progress, RequestTimeout, Session
 from mcpfast.client.transport import MemoryTransport, Transport
 from mcpfast.errors import INTERNAL_ERROR, PARSE_ERROR, MCPError
 from mcpfast.limits import Limits
-from mcpfast.protocol import types
+from mcpfast.protocol import messages, types
 from mcpfast.protocol.modern import SUBSCRIPTION_ID
 from mcpfast.protocol.revisions import LOG_LEVEL_INDEX
 
@@ -263,7 +263,7 @@ class Connection:
         specification wants.
         """
         try:
-            cancelled = msgspec.json.decode(params or b"{}", type=Cancelled)
+            cancelled = messages.decoder(Cancelled).decode(params or b"{}")
         except msgspec.DecodeError:
             return
         if cancelled.request_id in self._questions and not self.modern:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any, TypeAlias
 
-import msgspec
 from msgspec import Raw, Struct
 
 from mcpfast.errors import INTERNAL_ERROR, MCPError
-from mcpfast.protocol import types
+from mcpfast.protocol import messages, types
 
 EVENTS_MAX = 1_024  # of one subscription that nobody has taken yet; equal ones count once
 
@@ -86,7 +85,7 @@ BY_METHOD: dict[str, type[Notification]] = {
 def read_notification(method: str, params: Raw | None) -> Notification:
     """A notification as its class. Raises msgspec.DecodeError when its params are not those of its method."""
     kind = types.PARAMS.get(method, dict[str, Any])
-    return BY_METHOD.get(method, Notification)(method, msgspec.json.decode(params or b"{}", type=kind))
+    return BY_METHOD.get(method, Notification)(method, messages.decoder(kind).decode(params or b"{}"))
 
 
 class ToolsListChanged(Struct, frozen=True):

@@ -22,7 +22,7 @@ from msgspec import Raw
 
 from mcpfast.client.session import RequestTimeout
 from mcpfast.errors import INTERNAL_ERROR, UNSUPPORTED_VERSION, ConnectionClosed, MCPError
-from mcpfast.protocol import types
+from mcpfast.protocol import messages, types
 from mcpfast.protocol.messages import META_PREFIX
 from mcpfast.protocol.revisions import BY_VERSION, LATEST_LEGACY, MODERN_VERSIONS, Revision
 
@@ -180,7 +180,8 @@ async def _initialize(
 def read_result(method: str, raw: Raw, kind: type[R]) -> R:
     """A result decoded as what it must be. Raises MCPError that says what is wrong with the answer."""
     try:
-        return msgspec.json.decode(raw, type=kind)
+        read: R = messages.decoder(kind).decode(raw)
+        return read
     except (msgspec.DecodeError, RecursionError) as error:
         raise MCPError(INTERNAL_ERROR, f"The server's answer to {method} cannot be read: {error}") from None
 

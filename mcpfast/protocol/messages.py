@@ -6,6 +6,7 @@ users and clients see stand in `types.py`, which the server imports when it need
 
 from __future__ import annotations
 
+from _thread import allocate_lock  # a lock, and nothing that starts threads or waits for the clock
 from typing import Any
 
 import msgspec
@@ -128,16 +129,28 @@ class Outer(Struct):
     meta: Envelope | UnsetType | None = msgspec.field(name="_meta", default=UNSET)
 
 
-_decoders: dict[type, msgspec.json.Decoder[Any]] = {}
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+_making = allocate_lock()
+
+
+def make_decoder(kind: Any, dec_hook: Any = None) -> msgspec.json.Decoder[Any]:
+    """A decoder of a type, one thread at a time: msgspec 0.22 crashes where two meet a Struct for the first time together."""
+    with _making:
+        return msgspec.json.Decoder(kind, dec_hook=dec_hook)
+
+
+def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    """The decoder of one of our own types, made once."""
+    found = _decoders.get(kind)
+    if found is None:
+        found = _decoders[kind] = make_decoder(kind)
+    return found
 
 
 def decode(kind: type[Any], raw: bytes | None) -> Any:
     """The params `raw` (a JSON object, None for absent) as a `kind`. Raises MCPError -32602 that names the member."""
-    decoder = _decoders.get(kind)
-    if decoder is None:
-        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
     try:
-        return decoder.decode(raw or EMPTY_OBJECT)
+        return decoder(kind).decode(raw or EMPTY_OBJECT)
     except (msgspec.DecodeError, RecursionError) as error:
         raise MCPError(INVALID_PARAMS, f"Invalid params: {sentence(error)}") from None
 

@@ -245,7 +245,7 @@ class Asker:
             records = self._dispatcher.once_records()
             ttl_s = self._dispatcher.server.limits.sealed_state_s
             known = state.once[key] = msgspec.Raw(await records.run_json(state.flow, key, fn, ttl_s))
-        return msgspec.json.decode(known, type=Any if kind is None else kind)
+        return messages.make_decoder(Any if kind is None else kind).decode(known)
 
 
 def refuse_state() -> MCPError:

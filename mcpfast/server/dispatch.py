@@ -521,7 +521,8 @@ class Dispatcher:
 
         try:
             payload = self.server.sealer().open(token, purpose="requestState", binding=binding)
-            return msgspec.json.decode(payload, type=kind)
+            state: State = messages.decoder(kind).decode(payload)
+            return state
         except (SealError, msgspec.DecodeError):
             raise refuse_state() from None
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, get_args, get_origin
 
 import msgspec
 
+from mcpfast.protocol import messages
+
 
 class Unfit(Exception):
     """An annotation whose values cannot be read from JSON as it stands; the message says why and what to do."""
@@ -48,7 +50,7 @@ def read_custom(kind: Any, value: Any) -> Any:
 def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     """A decoder for a fitted annotation. Raises Unfit where msgspec refuses it."""
     try:
-        return msgspec.json.Decoder(kind, dec_hook=read_custom)
+        return messages.make_decoder(kind, read_custom)
     except NameError as error:
         raise Unfit(unknown_name(error)) from None
     except (TypeError, ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 import msgspec
 
 from mcpfast.errors import RegistrationError
+from mcpfast.protocol import messages
 from mcpfast.server.callables import MISSING, SCALARS
 from mcpfast.server.encoding import encode
 
@@ -76,7 +77,7 @@ class Output:
 
         self.wraps = True
         self.encode = encode_scalar
-        self.check = _checker(msgspec.json.Decoder(_wrapper(kind)), name)
+        self.check = _checker(messages.make_decoder(_wrapper(kind)), name)
         self.write = lambda writer: writer.write(kind)
         return self
 

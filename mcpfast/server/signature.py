@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from mcpfast.errors import RegistrationError
+from mcpfast.protocol import messages
 from mcpfast.server.callables import KEYWORD_ONLY, MISSING, SCALARS, Handled, Parameter
 from mcpfast.server.schema_output import Output
 
@@ -129,7 +130,7 @@ class Signature(Described):
         self._input_schema: dict[str, Any] | None = None
         self.arguments_type = _arguments_type(self._fields, handled.name)
         if all(field.is_plain for field in self._fields):
-            self.decode: Callable[[Any], Any] = msgspec.json.Decoder(self.arguments_type).decode
+            self.decode: Callable[[Any], Any] = messages.make_decoder(self.arguments_type).decode
         else:
             from mcpfast.server.schema_foreign import decoder
 
