@@ -221,13 +221,18 @@ def test_the_programs_compile_without_a_warning(name: str, tmp_path: Path) -> No
 
 
 def test_latencies_of_a_server_with_known_delays() -> None:
-    _, report, _ = report_of(odd("slow"), "--calls", "100")
-    latency = report["latency_us"]
-    assert 10_000 <= latency["p50"] < 13_000
-    assert 10_000 <= latency["p90"] < 15_000  # 5 in 100 take 30 ms
-    assert 30_000 <= latency["p99"] <= latency["max"]
-    assert report["seconds"] == pytest.approx(100 / report["rate_per_s"], rel=1e-3)
-    assert report["seconds"] > 95 * 0.01 + 5 * 0.03
+    reports = []
+    for _ in range(5):  # a busy machine can only add to a delay: the lower bounds hold always, the upper ones once
+        _, report, _ = report_of(odd("slow"), "--calls", "100")
+        latency = report["latency_us"]
+        assert 10_000 <= latency["p50"] <= latency["p90"]  # 5 in 100 take 30 ms
+        assert 30_000 <= latency["p99"] <= latency["max"]
+        assert report["seconds"] == pytest.approx(100 / report["rate_per_s"], rel=1e-3)
+        assert report["seconds"] > 95 * 0.01 + 5 * 0.03
+        reports.append(latency)
+        if latency["p50"] < 13_000 and latency["p90"] < 15_000:
+            return
+    pytest.fail(f"the delays of 10 ms were measured as {reports}")
 
 
 def test_histogram_keeps_every_value_within_one_percent(tmp_path: Path) -> None:
