@@ -38,7 +38,9 @@ cdef class Carrier:
     cdef bint retired
     cdef object step(self)
     cdef object park(self)
+    cdef Py_ssize_t references
     cdef bint clean(self) except -1
+    cdef bint kept(self) noexcept
     cdef int finish(self, PyObject* value, object error) except -1
     cdef int carry(self, object coroutine, object yielded, object request) except -1
 

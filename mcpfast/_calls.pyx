@@ -20,13 +20,16 @@ Calls that share a Task must not share state. After each call the Task's context
 """
 
 cimport cython
-from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompareBool
+from cpython.object cimport Py_EQ, PyObject
 
 cdef extern from "Python.h":
     int PyIter_Send(PyObject*, PyObject*, PyObject**)
     PyObject* PyObject_GetAttr(PyObject*, PyObject*)
     int PyContext_Enter(object) except -1
     int PyContext_Exit(object) except -1
+    int PyObject_RichCompareBool(PyObject*, PyObject*, int)
+    void PyErr_Clear()
+    Py_ssize_t Py_REFCNT(object)
     void Py_DECREF(PyObject*)
     PyObject* Py_None
     PyObject* Py_False
@@ -145,6 +148,7 @@ cdef class Carrier:
         cdef PyObject* result = NULL
         cdef int outcome
         if self.state == DRAINING:
+            self.references = Py_REFCNT(self.task)
             if self.source.drain(self) == WAITS:
                 yielded, self.yielded = self.yielded, None
                 return yielded
@@ -186,12 +190,23 @@ cdef class Carrier:
         "Nothing of the last call is left in this Task: no context variable, no cancellation on its way."
         cdef Carriers home = self.home
         cdef PyObject* flag
+        cdef int same
         if home.must_cancel != NULL:
             flag = home.must_cancel.get(<PyObject*>self.task, home.must_cancel.closure)
         else:
             flag = PyObject_GetAttr(<PyObject*>self.task, <PyObject*>MUST_CANCEL)
         pending = take_reference(flag)
-        return <PyObject*>pending == Py_False and PyObject_RichCompareBool(self.context, self.home.base, Py_EQ) == 1
+        same = PyObject_RichCompareBool(<PyObject*>self.context, <PyObject*>home.base, Py_EQ)
+        if same < 0:  # a value that cannot be compared (an array, say) is another one
+            PyErr_Clear()
+        return <PyObject*>pending == Py_False and same == 1 and not self.kept()
+
+    cdef bint kept(self) noexcept:
+        """Somebody holds on to the Task after the call that it carried: what they do to it later must not hit another one.
+
+        Told by the references, so only of calls that never waited: those of a Task that the loop has resumed vary.
+        """
+        return self.state == DRAINING and Py_REFCNT(self.task) > self.references
 
     cdef object park(self):
         cdef Carriers home = self.home
@@ -202,7 +217,7 @@ cdef class Carrier:
             self.retired = True
         if not self.retired and self.state == CARRYING and not self.clean():  # what was drained was looked at call by call
             self.retired = True
-        if self.retired or home.parked_count >= home.parked_max:
+        if self.retired or not home.warm or home.parked_count >= home.parked_max:
             home.retired_count += 1
             self.task = self.parking = self.wake_up = self.forget_wake_up = None  # no cycle is left behind
             return NOTHING
@@ -283,7 +298,11 @@ cdef class Carriers:
             self.top, carrier.below = carrier.below, None
             self.parked_count -= 1
             if carrier.wake_up is None:  # first time: the Task has hung its callback by now
-                carrier.wake_up = carrier.parking._callbacks[0][0]
+                callbacks = carrier.parking._callbacks
+                if not callbacks:  # cancelled from outside before it ever carried
+                    self.retired_count += 1
+                    continue
+                carrier.wake_up = callbacks[0][0]
                 carrier.forget_wake_up = carrier.parking.remove_done_callback
             if carrier.forget_wake_up(carrier.wake_up):
                 return carrier

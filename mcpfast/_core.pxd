@@ -21,7 +21,7 @@ cdef extern from "_scan.h" nogil:
         span_t jsonrpc, id, method, params, result, error
         span_t name, arguments
         span_t version, capabilities, progress_token, log_level
-        uint32_t flags
+        uint32_t flags, items
     enum:
         SCAN_SLACK
         SCAN_SSE2

@@ -29,6 +29,7 @@ typedef struct {
     span_t name, arguments;                              /* of params */
     span_t version, capabilities, progress_token, log_level; /* of params._meta */
     uint32_t flags;
+    uint32_t items;                                      /* of the outermost array, where the line is one */
     int depth_max;
 } frame_t;
 
@@ -163,6 +164,7 @@ static const char *scan_value(const char *p, int depth, frame_t *f) {
         p = scan_space(p + 1);
         if (*p == ']') return p + 1;
         for (;;) {
+            f->items += depth == 0;
             if (!(p = scan_value(p, depth + 1, f))) return NULL;
             p = scan_space(p);
             if (*p == ']') return p + 1;

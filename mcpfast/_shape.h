@@ -44,7 +44,8 @@ static inline void shape_learn(shape_t *s, const char *line, const char *end, co
 /* Whether the line at `line` has this shape; `limit` is behind the last newline there is. Then `f->id`, `f->arguments`, `*end`. */
 static inline int shape_match(const shape_t *s, const char *line, const char *limit, frame_t *f, const char **end) {
     const char *second = s->bytes + s->front, *third = second + s->middle, *arguments, *behind, *newline;
-    if ((size_t)(limit - line) < (size_t)s->front + s->middle + s->back + SHAPE_ID_DIGITS + 4) return 0;
+    /* the shortest such line; what is compared may run over `limit` by the digits of an id: SCAN_SLACK is more */
+    if ((size_t)(limit - line) < (size_t)s->front + s->middle + s->back + sizeof "1{}") return 0;
     if (memcmp(line, s->bytes, s->front)) return 0;
     if (s->id_first) {
         f->id.at = line + s->front;
@@ -53,7 +54,7 @@ static inline int shape_match(const shape_t *s, const char *line, const char *li
         if (!f->id.len || memcmp(arguments, second, s->middle)) return 0;
         arguments += s->middle;
     } else arguments = line + s->front;
-    if (*arguments != '{' || !(newline = memchr(arguments, '\n', (size_t)(limit - arguments)))) return 0;
+    if (arguments >= limit || *arguments != '{' || !(newline = memchr(arguments, '\n', (size_t)(limit - arguments)))) return 0;
     if ((size_t)(newline - arguments) < s->back + 2u) return 0;
     behind = newline - s->back;
     if (memcmp(behind, third, s->back)) return 0;

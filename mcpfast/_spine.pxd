@@ -109,6 +109,7 @@ cdef class Channel(Source):
     cdef Batch batch
     cdef readonly size_t reads  # grows with every read: what the idle sweep looks at
     cdef Block submitted
+    cdef int budget  # lines that may still be handled in this turn of the loop
     cdef const char* line  # the one that is handled
     cdef int message(self, Carrier carrier, frame_t* frame, size_t bytes_in) except -1
     cdef int learn(self, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1
@@ -123,6 +124,7 @@ cdef class Channel(Source):
     cdef int unusual(self, int kind, frame_t* frame, const char* at, size_t count) except -1
     cdef Request request_of(self, frame_t* frame, Entry entry, Wire wire, size_t bytes_in)
     cdef int register(self, Request request, object task) except -1
+    cdef int stop_if_closed(self, Request request) except -1
     cdef int answer(self, span_t id, Request request, Entry entry, Wire wire, PyObject* value) except -1
     cdef int put_text(self, span_t id, Wire wire, const char* text, Py_ssize_t count) except -1
     cdef int open_line(self, span_t id, size_t more) except -1

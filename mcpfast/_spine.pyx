@@ -58,9 +58,13 @@ cdef extern from *:
 cdef enum:
     OTHERWISE = 2            # beside DRAINED and WAITS: not known by its shape
     ARGUMENTS_MAX = 64       # parameters of a handler that the hot way passes; tools with more take the other
+    LINES_A_TURN = 1_000     # lines of one connection that are handled before the loop looks after the others
     TEXT_CHUNK = 1 << 14     # text is escaped in pieces of this size, so that room is asked for what is really there
     SPARE_MAX = 4 << 20      # output memory of this size is kept for the next channel
+    DEPTH_MAX = 1_000        # the scan goes down by recursion, in C: whatever a limit says, the stack must hold
     DIRTY_MAX = 3            # a tool that left its Task unclean this often gets Tasks of its own
+
+cdef size_t FRAME_MAX = 0xFFFFFFFF  # a span's length has 32 bits
 
 BODY, TEXT, ENCODE = KIND_BODY, KIND_TEXT, KIND_ENCODE  # for the rooms above
 
@@ -199,7 +203,7 @@ cdef class Engine:
     upper.route(request) -> bytes | coroutine             upper.failed(request, entry, wire, error) -> bytes | None
     upper.notice(channel, method, params)                 upper.refused(entry, wire, error) -> bytes
     upper.response(channel, id, result, error)            upper.malformed(channel, why, id, line) -> bytes | None
-    upper.batch(channel, raw)                             upper.make_context(request) -> object
+    upper.batch(channel, raw, items)                      upper.make_context(request) -> object
     upper.plain(line) -> bytes | None                     upper.text(raw) -> str
     """
 
@@ -213,8 +217,8 @@ cdef class Engine:
         self.route, self.notice, self.response = upper.route, upper.notice, upper.response
         self.malformed, self.batch, self.failed = upper.malformed, upper.batch, upper.failed
         self.refused, self.make_context, self.plain = upper.refused, upper.make_context, upper.plain
-        self.depth_max = limits.depth_max
-        self.frame_bytes_max, self.id_bytes_max = limits.frame_bytes_max, limits.id_bytes_max
+        self.depth_max = min(limits.depth_max, DEPTH_MAX)
+        self.frame_bytes_max, self.id_bytes_max = min(limits.frame_bytes_max, FRAME_MAX), limits.id_bytes_max
         self.output_high_bytes, self.output_low_bytes = limits.output_high_bytes, limits.output_low_bytes
         self.output_bytes_max, self.output_cork_bytes = limits.output_bytes_max, limits.output_cork_bytes
         self.connection_calls_max = limits.connection_calls_max
@@ -278,11 +282,16 @@ cdef class Channel(Source):
         cdef Carrier carrier
         cdef size_t before
         self.corked = True
+        self.budget = LINES_A_TURN
         try:
             while self.inbox.start < self.inbox.ready and not self.closed:
+                if self.budget <= 0:  # the others' turn
+                    self.held = True
+                    engine.loop.call_soon(self.resume)
+                    break
                 if self.outbox.waiting() > engine.output_high_bytes:
                     self.flush()
-                    if self.outbox.waiting() > engine.output_high_bytes:
+                    if self.closed or self.outbox.waiting() > engine.output_high_bytes:
                         break  # on_writable goes on
                 if not carriers.warm:
                     self.drain(None)
@@ -322,11 +331,12 @@ cdef class Channel(Source):
         cdef const char* end = NULL
         cdef int kind
         cdef size_t count
-        while inbox.start < inbox.ready and not self.closed:
+        while inbox.start < inbox.ready and not self.closed and self.budget > 0:
+            self.budget -= 1
             if self.outbox.waiting() >= engine.output_cork_bytes:
                 if not self.writing:
                     self.flush()  # the client may begin while we go on: 64 calls in flight are answered at 1.4 times the rate
-                if self.outbox.waiting() > engine.output_high_bytes:
+                if self.closed or self.outbox.waiting() > engine.output_high_bytes:
                     return DRAINED
             at = self.line = inbox.block.data + inbox.start
             if engine.shapes.any and carrier is not None:
@@ -367,7 +377,8 @@ cdef class Channel(Source):
             engine.shapes.forget()
             return OTHERWISE
         known = engine.shapes.find(line, inbox.block.data + inbox.ready, &frame, &end)
-        if known < 0 or <size_t>(end - line) > engine.frame_bytes_max or engine.observer is not None:
+        if (known < 0 or <size_t>(end - line) > engine.frame_bytes_max or frame.id.len > engine.id_bytes_max
+                or engine.observer is not None):
             return OTHERWISE
         entry = <Entry>engine.shape_entries[known]
         wire = <Wire>engine.shape_wires[known]
@@ -504,7 +515,11 @@ cdef class Channel(Source):
         owned = <object>coroutine
         Py_DECREF(coroutine)
         if carrier is None or entry.own_task:
-            self.register(request, self.engine.carriers.spawn(self, owned, request))
+            self.register(request, None)  # before: an eager task factory may end it inside `spawn`
+            task = self.engine.carriers.spawn(self, owned, request)
+            if request.alive:
+                request.task = task
+                self.stop_if_closed(request)
             return DRAINED
         outcome = PyIter_Send(coroutine, Py_None, &result)
         if outcome == 1:
@@ -514,6 +529,7 @@ cdef class Channel(Source):
                 request = self.request_of(frame, entry, wire, bytes_in)
             self.register(request, carrier.task)
             carrier.carry(owned, waits_for, request)
+            self.stop_if_closed(request)
             return WAITS
         if outcome < 0:
             try:
@@ -589,7 +605,7 @@ cdef class Channel(Source):
         if frame != NULL and frame.id.at != NULL and scan_is_id(frame.id) and frame.id.len <= self.engine.id_bytes_max:
             id = span_bytes(frame.id)
         if kind == SCAN_ARRAY and not too_long and self.batch is None:
-            self.engine.batch(self, PyBytes_FromStringAndSize(at, count))
+            self.engine.batch(self, PyBytes_FromStringAndSize(at, count), frame.items)
             return 0
         if kind == SCAN_OK and not too_long:  # odd: a full parser writes it anew, plainly
             line = self.engine.plain(PyBytes_FromStringAndSize(at, count))
@@ -658,6 +674,12 @@ cdef class Channel(Source):
         self.in_flight[request.id] = request
         return 0
 
+    cdef int stop_if_closed(self, Request request) except -1:
+        "A call whose first step closed the connection came too late for `cancel_calls`."
+        if self.closed:
+            request.cancel("the connection is closed")
+        return 0
+
     def find(self, bytes id):
         """The request in flight with this id (raw JSON), or None."""
         return None if self.in_flight is None else self.in_flight.get(id)
@@ -688,25 +710,27 @@ cdef class Channel(Source):
         return self.answer(id, request, entry, wire, value)
 
     cdef int answer(self, span_t id, Request request, Entry entry, Wire wire, PyObject* value) except -1:
-        cdef size_t mark
+        cdef size_t mark = <size_t>-1  # no byte of the answer is written yet
         cdef Py_ssize_t count = 0
         cdef const char* text
         if request is not None and request.cancelled is not None:
             return self.over(request, self.outbox.waiting(), "cancelled")
-        mark = self.outbox.waiting()
         try:
             if entry.kind == KIND_TEXT and PyUnicode_CheckExact(<object>value):
                 text = PyUnicode_AsUTF8AndSize(<object>value, &count)
+                mark = self.outbox.waiting()
                 self.open_line(id, 0)
                 self.put_text(id, wire, text, count)
             else:
                 body = <object>value if entry.kind == KIND_BODY else entry.encode(<object>value, wire)
+                mark = self.outbox.waiting()  # what encodes is the user's, and may have sent something, or closed the channel
                 self.open_line(id, PyBytes_GET_SIZE(body) + 16)
                 self.outbox.put(PyBytes_AS_STRING(RESULT), PyBytes_GET_SIZE(RESULT))
                 self.outbox.put(PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
                 self.outbox.put(PyBytes_AS_STRING(END), 2)
         except BaseException as error:
-            self.outbox.end = self.outbox.sent + mark
+            if self.outbox.waiting() > mark:
+                self.outbox.end = self.outbox.sent + mark  # half an answer, for want of memory
             return self.fail(id, request, entry, wire, error)
         return self.over(request, mark, "ok")
 
@@ -753,8 +777,8 @@ cdef class Channel(Source):
 
     cdef int fail(self, span_t id, Request request, Entry entry, Wire wire, object error) except -1:
         "A handler raised. `upper` makes the rest of the line, or None where nothing may be answered."
-        cdef size_t mark = self.outbox.waiting()
         cdef bytes tail = self.engine.failed(request, entry, wire, error)
+        cdef size_t mark = self.outbox.waiting()  # not before: a log handler may have sent something
         if tail is not None and not (request is not None and request.cancelled is not None):
             self.open_line(id, PyBytes_GET_SIZE(tail))
             self.outbox.put(PyBytes_AS_STRING(tail), PyBytes_GET_SIZE(tail))
@@ -817,9 +841,10 @@ cdef class Channel(Source):
         """A future that is done when the client has taken what waits, down to `output_low_bytes`, or is gone. Shield it."""
         if self.taken_future is None or self.taken_future.done():
             self.taken_future = self.engine.loop.create_future()
-            if self.closed:
-                self.tell_taken()
-        return self.taken_future
+        future = self.taken_future
+        if self.closed:
+            self.tell_taken()
+        return future
 
     cdef int tell_taken(self) except -1:
         if self.taken_future is not None:

@@ -65,7 +65,8 @@ cdef class StreamChannel(Channel):
 
     def read_piece(self):
         """The next piece of a file."""
-        self.on_readable()
+        if self.reading:
+            self.on_readable()
         self.turning = self.reading and not self.closed
         if self.turning:
             self.engine.loop.call_soon(self.read_piece)

@@ -76,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--" in given:
         cut = given.index("--")
         given, behind = given[:cut], given[cut + 1 :]
+    if given[:1] in (["--version"], ["-V"]):
+        given[0] = "version"
     options = _parser().parse_args(given)
     options.behind = behind
     try:
@@ -105,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"examples:{EXAMPLES['']}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("-V", "--version", action="store_true", help="the same as the command version")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name: str, help: str, action: Any) -> argparse.ArgumentParser:
@@ -290,13 +293,13 @@ def load(text: str, arguments: Sequence[str] = ()) -> MCPServer[Any]:
 def _execute(path: str, arguments: Sequence[str]) -> Any:
     """The module of a file, run as an import runs it. What it prints goes to stderr: stdout belongs to the protocol."""
     from importlib.machinery import SourceFileLoader
-    from importlib.util import module_from_spec, spec_from_loader
+    from importlib.util import module_from_spec, spec_from_file_location
 
     name = os.path.basename(path).removesuffix(".py")
     if name in sys.modules or name in sys.stdlib_module_names:  # types.py must not become everybody's `types`
         name = "__mcp_server__"
     absolute = os.path.abspath(path)
-    spec = spec_from_loader(name, SourceFileLoader(name, absolute), origin=absolute)
+    spec = spec_from_file_location(name, absolute, loader=SourceFileLoader(name, absolute))
     assert spec is not None and spec.loader is not None
     module = sys.modules[name] = module_from_spec(spec)
     sys.path.insert(0, os.path.dirname(absolute))

@@ -14,7 +14,7 @@ class Limits(NamedTuple):
 
     # --- what may come in
     frame_bytes_max: int = 64 << 20  # one message; a longer one is refused and skipped, the connection lives
-    depth_max: int = 256  # nesting of one message
+    depth_max: int = 256  # nesting of one message; above 1,000 it counts as 1,000
     batch_messages_max: int = 1_000  # messages of one JSON-RPC batch (2025-03-26)
     id_bytes_max: int = 1_024  # a request id as it stands on the wire
     # --- what may wait

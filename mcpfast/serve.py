@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mcpfast.errors import AddressError
@@ -20,7 +20,7 @@ from mcpfast.transports.addresses import Address, parse
 if TYPE_CHECKING:
     from mcpfast.server.app import MCPServer
     from mcpfast.transports.sockets import Listener
-    from mcpfast.transports.stdio import Stdio
+    from mcpfast.transports.stdio import Diversion, Stdio
 
 EXIT_GRACE_S = 0.5  # after the main thread ended, threads that block may still hold the process this long
 
@@ -36,6 +36,12 @@ def run(
 
     `ready` as for `serve`.
     """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise RuntimeError("a loop is running already: write `await server.run_async(...)` here")
     addresses = _addresses(transport)
     if any(address.kind == "stdio" for address in addresses):
         _check_standard_descriptors()
@@ -63,8 +69,8 @@ async def serve(
 ) -> None:
     """Serves inside the running loop until the client is gone (stdio alone) or the task is cancelled.
 
-    `ready(addresses)` is called when every listener accepts, with the ports that were given for port 0. `signals` True: SIGTERM
-    and SIGINT begin a drain, a second one ends at once. Raises AddressError where an address cannot be served.
+    `ready(addresses)` is called when every listener accepts, with the ports that were given for port 0. `signals` True: SIGTERM,
+    SIGINT and SIGHUP begin a drain, a second one ends at once. Raises AddressError where an address cannot be served.
     """
     addresses = _addresses(transport)
     if server.state_keys is None and "MCPFAST_STATE_KEYS" in os.environ:
@@ -72,16 +78,32 @@ async def serve(
 
         server.state_keys = KeyRing.from_env("MCPFAST_STATE_KEYS")
     gc.freeze()  # what is loaded by now stays: the collector need not look at it again
-    async with Host(server, warm=os.environ.get("MCPFAST_WARM_TASKS", "1") != "0") as host:
-        serving = Serving(host)
-        try:
-            serving.open(addresses)
-            with _signals(serving) if signals else contextlib.nullcontext():
-                if ready is not None:
-                    ready(serving.addresses)
-                await serving.ended
-        finally:
-            serving.close()
+    with _diversion(addresses) as diverted:  # before the lifespan: what it prints is no message, either
+        async with Host(server, warm=os.environ.get("MCPFAST_WARM_TASKS", "1") != "0") as host:
+            serving = Serving(host)
+            try:
+                serving.open(addresses, diverted)
+                with _signals(serving) if signals else contextlib.nullcontext():
+                    if ready is not None:
+                        ready(serving.addresses)
+                    await serving.ended
+            finally:
+                serving.close()
+
+
+@contextlib.contextmanager
+def _diversion(addresses: Sequence[Address]) -> Iterator[Diversion | None]:
+    """stdin and stdout taken over for the protocol, where stdio is served."""
+    if all(address.kind != "stdio" for address in addresses):
+        yield None
+        return
+    from mcpfast.transports.stdio import Diversion  # sockets or stdio: most processes need one of them
+
+    diverted = Diversion()
+    try:
+        yield diverted
+    finally:
+        diverted.restore()
 
 
 class Serving:
@@ -95,14 +117,12 @@ class Serving:
         self._stdio: Stdio | None = None
         self._draining = False
 
-    def open(self, addresses: Sequence[Address]) -> None:
+    def open(self, addresses: Sequence[Address], diverted: Diversion | None) -> None:
         for address in addresses:
-            if address.kind == "stdio":
-                from mcpfast.transports.stdio import (
-                    Stdio,  # sockets or stdio: most processes need one of them
-                )
+            if diverted is not None and address.kind == "stdio":
+                from mcpfast.transports.stdio import Stdio
 
-                self._stdio = Stdio(self.host, self._stdio_closed)
+                self._stdio = Stdio(self.host, diverted, self._stdio_closed)
                 self.addresses.append(address)
             else:
                 from mcpfast.transports.sockets import Listener
@@ -147,7 +167,6 @@ class Serving:
             listener.close()
         if self._stdio is not None:
             self._stdio.stream.close("the server is closing")
-            self._stdio.restore()
 
 
 def _addresses(transport: str | Sequence[str | Address]) -> list[Address]:
@@ -169,7 +188,9 @@ def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
             import uvloop
         except ImportError:
             if kind == "uvloop":
-                raise
+                raise AddressError(
+                    "uvloop is not installed: pip install uvloop, or choose the loop asyncio"
+                ) from None
         else:
             return uvloop.new_event_loop()
     return asyncio.new_event_loop()
@@ -177,17 +198,23 @@ def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
 
 @contextlib.contextmanager
 def _signals(serving: Serving) -> Any:
-    """SIGTERM and SIGINT begin the drain; only the main thread can be told of signals."""
+    """SIGTERM, SIGINT and SIGHUP begin the drain; only the main thread can be told of signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = serving.host.loop
-    for number in (signal.SIGTERM, signal.SIGINT):
+    ours = [
+        number
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(number)
+        is not signal.SIG_IGN  # nohup, or a shell's background job: it stays ignored
+    ]
+    for number in ours:
         loop.add_signal_handler(number, serving.drain)
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ours:
             loop.remove_signal_handler(number)
 
 

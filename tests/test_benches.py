@@ -222,7 +222,9 @@ def test_the_programs_compile_without_a_warning(name: str, tmp_path: Path) -> No
 
 def test_latencies_of_a_server_with_known_delays() -> None:
     reports = []
-    for _ in range(5):  # a busy machine can only add to a delay: the lower bounds hold always, the upper ones once
+    for _ in range(
+        5
+    ):  # a busy machine can only add to a delay: the lower bounds hold always, the upper ones once
         _, report, _ = report_of(odd("slow"), "--calls", "100")
         latency = report["latency_us"]
         assert 10_000 <= latency["p50"] <= latency["p90"]  # 5 in 100 take 30 ms

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import json
 import socket
-from collections.abc import Callable
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ import pytest
 from mcpfast import Context, Limits, MCPServer, _core, _spine
 from mcpfast._calls import Carriers
 from mcpfast._stream import StreamChannel
+from mcpfast.errors import TOO_MANY_CALLS
 from mcpfast.server.host import Host
+from mcpfast.server.session import Session
 from mcpfast.transports import memory
 from tests.test_sockets import serving, wire_to
 from tests.wire import LEGACY, REVISIONS, Wire, connected, loops, run
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="clean")
+LONG = [letter * 40 for letter in "abc"]  # a short call at the end of a read is not known by its shape
 both_loops = pytest.mark.parametrize("loop", loops())
 
 
@@ -90,15 +93,14 @@ LEAVING = {
 }
 
 
-@pytest.mark.parametrize("warm", [True, False], ids=["warm", "own"])
 @pytest.mark.parametrize("way", ["alone", "one write", "respelled", "batch"])
-@pytest.mark.parametrize("tool", LEAVING)
-def test_a_call_sees_nothing_of_the_one_before(
-    tool: str, way: str, warm: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize(
+    ("tool", "warm"),
+    # where each call has a Task of its own, its arguments are decoded before there is one
+    [(tool, warm) for tool in LEAVING for warm in (True, False) if warm or tool != "leaves_while_decoded"],
+)
+def test_a_call_sees_nothing_of_the_one_before(tool: str, way: str, warm: bool) -> None:
     """Neither a context variable nor a cancellation; and every handler, inline ones too, runs in a Task."""
-    if tool == "leaves_while_decoded" and not warm:
-        pytest.skip("decoded before there is a Task")
 
     async def scenario() -> None:
         async with connected(make_server(), "2025-03-26", warm=warm) as wire:
@@ -144,9 +146,7 @@ def test_a_slow_reader_is_asked_for_patience_in_the_middle_of_a_burst(loop: str)
             small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
             small.detach()
             wire.writer.transport.pause_reading()
-            calls = [
-                wire.message("tools/call", {"name": "big", "arguments": {"n": n}}) for n in range(100)
-            ]
+            calls = [wire.message("tools/call", {"name": "big", "arguments": {"n": n}}) for n in range(100)]
             wire.send(*calls)
             while session.channel.waiting_bytes <= engine.output_high_bytes:
                 await asyncio.sleep(0.001)
@@ -170,7 +170,8 @@ def test_a_handler_that_floods_goes_at_the_pace_of_its_client(loop: str) -> None
     @server.tool
     async def flood(ctx: Context) -> str:
         nonlocal sent
-        for sent in range(1, 501):
+        for _ in range(500):
+            sent += 1
             await ctx.info("x" * 2_000)
         return "done"
 
@@ -194,23 +195,338 @@ def test_a_handler_that_floods_goes_at_the_pace_of_its_client(loop: str) -> None
 
 
 def test_waiting_for_a_client_that_is_gone_ends_at_once() -> None:
-    async def scenario() -> None:
-        async with connected(make_server(), open_session=False):
-            (session,) = server_sessions()
-            channel = session.channel
-            session.channel.owner.close()
-            await asyncio.wait_for(channel.taken(), 5)
-            assert channel.waiting_bytes == 0
-
     server = make_server()
 
-    def server_sessions() -> Any:
-        return server._serving[-1].sessions
-
-    async def main() -> None:
+    async def scenario() -> None:
         async with memory.connect(server):
-            (session,) = server_sessions()
+            (session,) = server._serving[-1].sessions
             session.channel.owner.close()
             await asyncio.wait_for(session.channel.taken(), 5)
+            assert session.channel.waiting_bytes == 0
 
-    run(main())
+    run(scenario())
+
+
+# ---------------------------------------------------------------------------------------------------- early ends
+
+
+@both_loops
+def test_a_last_line_that_finds_every_task_busy_is_answered(loop: str, tmp_path: Path) -> None:
+    """A neighbour holds all warm Tasks; a client sends a line without its newline, ends, and still gets its answer."""
+    server = make_server(eof_grace_s=60.0)
+    release = asyncio.Event()
+
+    @server.tool
+    async def hold() -> str:
+        await release.wait()
+        return "released"
+
+    async def scenario() -> None:
+        async with serving(server, f"unix://{tmp_path}/s") as [where], wire_to(where) as neighbour:
+            host = server._serving[-1]
+            (busy,) = host.sessions
+            async with wire_to(where) as wire:
+                await answered_in_time(host, busy, neighbour, wire)
+
+    async def answered_in_time(host: Host, busy: Session, neighbour: Wire, wire: Wire) -> None:
+        held = []
+        while host.engine.carriers.counts()[1]:
+            held.append(neighbour.message("tools/call", {"name": "hold", "arguments": {}}))
+            neighbour.send(held[-1])
+            while busy.channel.calls < len(held):
+                await asyncio.sleep(0.001)
+        last = wire.message("tools/call", {"name": "echo", "arguments": {"text": "last"}})
+        wire.remember(last)
+        wire.writer.write(json.dumps(last).encode())
+        wire.writer.write_eof()
+        assert text_of(await wire.answer(last["id"])) == "last"
+        assert await asyncio.wait_for(wire.reader.read(), 5) == b""  # and at once, not after the grace
+        release.set()
+        for call in held:
+            assert text_of(await neighbour.answer(call["id"])) == "released"
+
+    run(scenario(), loop)
+
+
+def test_an_end_that_is_told_twice_is_one_end() -> None:
+    """By the transport and by its reader, say: what is in flight is answered, once, and then it is over."""
+    server = make_server()
+    release = asyncio.Event()
+
+    @server.tool
+    async def hold() -> str:
+        await release.wait()
+        return "released"
+
+    async def scenario() -> None:
+        async with memory.connect(server) as (reader, writer):
+            (session,) = server._serving[-1].sessions
+            wire = Wire(reader, writer, "2025-11-25")
+            await wire.initialize()
+            call = wire.message("tools/call", {"name": "hold", "arguments": {}})
+            wire.send(call)
+            while not session.channel.calls:
+                await asyncio.sleep(0.001)
+            session.channel.end_input()
+            session.channel.end_input()
+            release.set()
+            assert text_of(await wire.answer(call["id"])) == "released"
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+            session.channel.end_input()
+
+    run(scenario())
+
+
+def test_a_call_that_closes_its_connection_and_waits_is_cancelled() -> None:
+    """It was in no list yet when the connection's calls were cancelled."""
+    server = make_server()
+    ended: list[str] = []
+
+    @server.tool
+    async def close_and_wait() -> str:
+        (session,) = server._serving[-1].sessions
+        session.channel.owner.close()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+        return "waited"
+
+    async def scenario() -> None:
+        async with memory.connect(server) as (reader, writer):
+            wire = Wire(reader, writer, "2025-11-25")
+            await wire.initialize()
+            wire.send(wire.message("tools/call", {"name": "close_and_wait", "arguments": {}}))
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+            while not ended:
+                await asyncio.sleep(0.001)
+
+    run(scenario())
+    assert ended == ["cancelled"]
+
+
+# ---------------------------------------------------------------------------------------------------- odd messages
+
+
+@pytest.mark.parametrize("loop", loops())
+@pytest.mark.parametrize("revision", LEGACY)
+def test_a_call_known_from_a_neighbour_opens_no_session(revision: str, loop: str, tmp_path: Path) -> None:
+    """The server knows the shape of the call from one connection; another one still has to initialize first."""
+
+    async def scenario() -> None:
+        async with (
+            serving(make_server(), f"unix://{tmp_path}/s") as [where],
+            wire_to(where, open_session=False) as known,
+            wire_to(where, open_session=False) as stranger,
+        ):
+            known.revision = stranger.revision = stranger.session = revision
+            await known.initialize()
+            for _ in range(3):
+                assert (
+                    text_of(await known.ask("tools/call", {"name": "echo", "arguments": {"text": LONG[0]}}))
+                    == LONG[0]
+                )
+            stranger.session = "2025-11-25"  # as long as nothing is negotiated
+            message = stranger.message("tools/call", {"name": "echo", "arguments": {"text": LONG[0]}})
+            stranger.send(message)
+            assert (await stranger.answer(message["id"]))["error"]["code"] == -32600
+            await stranger.initialize()
+            assert (
+                text_of(await stranger.ask("tools/call", {"name": "echo", "arguments": {"text": LONG[1]}}))
+                == LONG[1]
+            )
+
+    run(scenario(), loop)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_a_call_known_by_its_shape_is_held_to_what_is_in_flight(revision: str) -> None:
+    """The same id again is refused, and so is one call more than a connection may have; neither disturbs the others."""
+    server = make_server(connection_calls_max=2)
+    release = asyncio.Event()
+
+    @server.tool
+    async def hold(text: str) -> str:
+        await release.wait()
+        return text
+
+    async def scenario() -> None:
+        async with connected(server, revision) as wire:
+            release.set()
+            for _ in range(2):  # from now on its shape is known
+                await wire.ask("tools/call", {"name": "hold", "arguments": {"text": LONG[0]}})
+            release.clear()
+            one, two, many = (
+                wire.message("tools/call", {"name": "hold", "arguments": {"text": text}}) for text in LONG
+            )
+            wire.send(one, one)
+            refused = await wire.receive()
+            assert refused["id"] == one["id"] and refused["error"]["code"] == -32600
+            wire.send(two, many)
+            assert (await wire.answer(many["id"]))["error"]["code"] == TOO_MANY_CALLS
+            release.set()
+            assert [text_of(await wire.answer(call["id"])) for call in (one, two)] == LONG[:2]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_a_respelled_line_that_no_parser_takes_is_refused_with_its_id(revision: str) -> None:
+    """Nested as deeply as the limit allows, which is deeper than the parser goes that reads odd spellings."""
+
+    async def scenario() -> None:
+        async with connected(make_server(depth_max=1_000), revision) as wire:
+            message = wire.message("tools/call", {"name": "echo", "arguments": {"text": "N"}})
+            wire.remember(message)
+            wire.send(respelled(message).replace(b'"N"', b"[" * 990 + b"]" * 990))
+            answer = await wire.answer(message["id"])
+            assert "error" in answer or answer["result"]["isError"]
+            assert text_of(await wire.ask("tools/call", {"name": "echo", "arguments": {"text": "x"}})) == "x"
+
+    run(scenario())
+
+
+# ---------------------------------------------------------------------------------------------------- what others may hand in
+
+
+class Computed:
+    """Decoded arguments that are no Struct with slots: what they are is asked for as an attribute."""
+
+    def __init__(self, raw: Any) -> None:
+        self._read = json.loads(bytes(raw))
+
+    @property
+    def first(self) -> str:
+        return f"<{self._read['first']}>"
+
+    @property
+    def second(self) -> str:
+        return f"<{self._read['second']}>"
+
+
+class Given:
+    """An argument whose life can be watched."""
+
+
+def test_arguments_may_be_computed_and_may_fail() -> None:
+    """The failing one is an error of that call, and the arguments before it are let go."""
+    server = make_server()
+    alive: list[Any] = []
+
+    class Failing:
+        def __init__(self, raw: Any) -> None:
+            pass
+
+        @property
+        def first(self) -> Given:
+            given = Given()
+            alive.append(weakref.ref(given))
+            return given
+
+        @property
+        def second(self) -> str:
+            raise LookupError("no second")
+
+    def join(first: str, second: str) -> str:
+        return first + second
+
+    def enter(name: str, decode: type) -> None:
+        server.catalog.table[name.encode()] = _spine.Entry(
+            name,
+            None,
+            join,
+            decode,
+            ("first", "second"),
+            kind=_spine.TEXT,
+            inline=True,
+            scalars=True,
+            decoded_type=decode,
+        )
+
+    enter("computed", Computed)
+    enter("failing", Failing)
+
+    async def scenario() -> None:
+        async with connected(server, "2025-06-18") as wire:
+            for n in range(3):
+                arguments = {"first": n, "second": "b"}
+                called = await wire.ask("tools/call", {"name": "computed", "arguments": arguments})
+                assert text_of(called) == f"<{n}><b>"
+                failed = await wire.ask("tools/call", {"name": "failing", "arguments": arguments})
+                assert "error" in failed
+        assert len(alive) == 3
+        assert [one() for one in alive] == [None] * 3
+
+    run(scenario())
+
+
+def test_what_an_encoder_sent_before_it_failed_is_kept() -> None:
+    """The answer becomes an error; the notification before it stays whole."""
+    server = make_server()
+
+    def encode(value: Any, wire: Any) -> bytes:
+        (session,) = server._serving[-1].sessions
+        data = {"level": "info", "data": "encoding"}
+        message = {"jsonrpc": "2.0", "method": "notifications/message", "params": data}
+        session.channel.send(json.dumps(message).encode() + b"\n")
+        raise LookupError("no result")
+
+    server.catalog.table[b"odd"] = _spine.Entry(
+        "odd", None, lambda: 1, lambda raw: None, (), kind=_spine.ENCODE, encode=encode, inline=True
+    )
+
+    async def scenario() -> None:
+        async with connected(server, "2025-06-18") as wire:
+            assert "error" in await wire.ask("tools/call", {"name": "odd"})
+            assert [other["params"]["data"] for other in wire.others] == ["encoding"]
+
+    run(scenario())
+
+
+class Late:
+    """A Task that looks like asyncio's and, when it is woken, makes its step a turn later."""
+
+    __module__ = "_asyncio"
+    _must_cancel = False
+
+    def __init__(self, coroutine: Any, *, loop: Any, name: str, context: Any) -> None:
+        self._coroutine, self._loop = coroutine, loop
+        loop.call_soon(self._step)
+
+    def _step(self) -> None:
+        self._coroutine.send(None).add_done_callback(self._woken)
+
+    def _woken(self, future: Any) -> None:
+        pass  # "later"
+
+    def cancel(self) -> bool:
+        return False
+
+    def cancelling(self) -> int:
+        return 0
+
+
+def test_a_task_that_does_not_step_when_it_is_woken_is_an_error_and_no_endless_loop() -> None:
+    """What `Carriers.check` cannot see of an asyncio that works differently."""
+    server = make_server()
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        async with Host(server) as host:
+            carriers = Carriers(loop, asyncio.Future, Late, contextvars.Context())
+            engine = _spine.Engine(
+                loop,
+                host.dispatcher,
+                carriers,
+                server.catalog.table,
+                host.engine.modern_wires,
+                _core.Table(),
+                server.limits,
+            )
+            await asyncio.sleep(0)
+            channel = StreamChannel(engine, -1, -1, True, None)
+            with pytest.raises(RuntimeError, match="did not take the line"):
+                channel.feed(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
+
+    run(scenario())

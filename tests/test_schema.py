@@ -258,7 +258,6 @@ def schema_of(kind: Any) -> dict[str, Any]:
                 "type": "array",
                 "prefixItems": [{"type": "integer"}, {"type": "string", "default": ""}],
                 "minItems": 1,
-                "maxItems": 2,
             },
         ),
         (

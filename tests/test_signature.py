@@ -518,7 +518,10 @@ def test_a_raw_schema_that_cannot_be_used_is_refused(schema: dict[str, Any], mes
 
 def test_a_function_that_wants_more_than_its_raw_schema_is_refused() -> None:
     with pytest.raises(RegistrationError, match="`c` is not among the properties"):
-        raw(SCHEMA, lambda a, b, c: None)
+        raw(SCHEMA, lambda a, b=0, *, c: None)
+    schema = {"type": "object", "properties": {"a": {}}}
+    with pytest.raises(RegistrationError, match='does not list it under "required"'):
+        raw(schema, lambda a: None)
 
 
 def test_a_draft_7_schema_is_validated_as_one() -> None:
@@ -526,6 +529,7 @@ def test_a_draft_7_schema_is_validated_as_one() -> None:
         "$schema": "http://json-schema.org/draft-07/schema#",
         "type": "object",
         "properties": {"a": {"items": [{"type": "integer"}]}},  # in 2020-12 `items` is no list
+        "required": ["a"],
     }
     with pytest.raises(msgspec.ValidationError, match="integer"):
         raw(schema, lambda a: a).decode(b'{"a":["x"]}')

@@ -304,3 +304,61 @@ def test_without_stdout_there_is_a_clear_error(command: list[str]) -> None:
         timeout=20,
     )
     assert done.returncode == 1 and b"stdout is closed" in done.stderr
+
+
+LIFESPAN = """
+import contextlib, os
+from mcpfast import MCPServer
+
+@contextlib.asynccontextmanager
+async def lifespan(server):
+    print("a stray print at the start", flush=True)
+    yield
+    os.write(1, b"a stray write at the end\\n")
+
+MCPServer("stdio", lifespan=lifespan).run()
+"""
+
+
+def test_what_a_lifespan_prints_does_not_reach_the_client(tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text(LIFESPAN)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "server.py")],
+        input=lines(INITIALIZE),
+        capture_output=True,
+        timeout=20,
+    )
+    assert set(answers(done.stdout)) == {0} and done.returncode == 0
+    assert b"a stray print at the start" in done.stderr and b"a stray write at the end" in done.stderr
+
+
+def test_stdio_is_served_once_and_not_inside_a_running_loop(tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text(
+        "import asyncio\nfrom mcpfast import MCPServer\nserver = MCPServer('s')\n"
+        "async def main():\n"
+        "    try: server.run()\n"
+        "    except RuntimeError as error: print(error)\n"
+        "    async with asyncio.TaskGroup() as group:\n"
+        "        for _ in range(2): group.create_task(server.run_async())\n"
+        "try: asyncio.run(main())\n"
+        "except* Exception as errors: print(errors.exceptions)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "server.py")],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert "await server.run_async" in done.stdout and "serves it already" in done.stdout
+    assert "never awaited" not in done.stderr and done.returncode == 0
+
+
+def test_files_are_read_from_where_they_stand_and_appended_to(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"skip this\n" + lines(INITIALIZE))
+    (tmp_path / "out").write_bytes(b"keep this\n")
+    with open(tmp_path / "in", "rb", buffering=0) as given, open(tmp_path / "out", "ab") as taken:
+        given.seek(len(b"skip this\n"))
+        assert subprocess.run(command, stdin=given, stdout=taken, timeout=30).returncode == 0
+    kept, answer = (tmp_path / "out").read_bytes().splitlines()
+    assert kept == b"keep this" and json.loads(answer)["id"] == 0

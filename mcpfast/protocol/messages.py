@@ -157,8 +157,13 @@ def decode(kind: type[Any], raw: bytes | None) -> Any:
 
 def sentence(said: object) -> str:
     """What an error says as one short line (section 3, J6): it may quote what the client wrote."""
-    text = " ".join(str(said).split())
+    text = " ".join(writable(str(said)).split())
     return text if len(text) <= SENTENCE_CHARS_MAX else f"{text[:SENTENCE_CHARS_MAX]}..."
+
+
+def writable(text: str) -> str:
+    """`text` as JSON can hold it: lone surrogates (names of files that are no UTF-8, say) as they look in Python."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 encode = msgspec.json.encode

@@ -342,8 +342,10 @@ class MCPServer(Generic[LifespanT]):
     def notify_list_changed(self, kind: str) -> None:
         """Tells clients that "tools", "prompts" or "resources" changed; called by itself when something is added or removed.
 
-        From any thread. Several changes of one turn of the loop are told once.
+        From any thread. Several changes of one turn of the loop are told once. Raises ValueError for another kind.
         """
+        if kind not in ("tools", "prompts", "resources"):
+            raise ValueError(f"what can change is 'tools', 'prompts' or 'resources', not {kind!r}")
         for host in self._serving:
             host.tell_changed(kind)
 

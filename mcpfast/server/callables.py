@@ -77,6 +77,11 @@ class Handled:
         self.is_async = _gives_coroutine(base) or _gives_coroutine(fn)
         parameters = _parameters(fn)
         self.takes_any = any(parameter.kind == VAR_KEYWORD for parameter in parameters)
+        if parameters and parameters[0].name in ("self", "cls") and parameters[0].annotation is MISSING:
+            raise RegistrationError(
+                f"{self.name}(): it is a method without its object; register the bound one: "
+                f"server.add_tool(thing.{self.name})"
+            )
         for parameter in parameters:
             if parameter.kind == VAR_POSITIONAL or (parameter.kind == VAR_KEYWORD and not any_keyword):
                 raise RegistrationError(

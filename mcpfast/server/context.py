@@ -213,7 +213,7 @@ class Context(Generic[LifespanT]):
             return
         if not self._request.channel.session.logs(level, wanted):
             return
-        params = {"level": level, "data": data if data is not None else message}
+        params = {"level": level, "data": _loggable(data if data is not None else message)}
         name = logger or logger_name
         if name is not None:
             params["logger"] = name
@@ -380,6 +380,16 @@ class Context(Generic[LifespanT]):
             return await awaitable
 
         return from_thread(self._dispatcher.loop, run, timeout_s=timeout_s)
+
+
+def _loggable(data: Any) -> Any:
+    """Raw JSON of the data as results are written; what JSON cannot carry as its repr: a log line must not fail a call."""
+    from mcpfast.server import encoding  # only a client that listens to logs makes it needed
+
+    try:
+        return msgspec.Raw(encoding.encode(data))
+    except (TypeError, ValueError):
+        return repr(data)
 
 
 def elicited(form: Form | None) -> Callable[[dict[str, Any]], ElicitationResult[Any]]:

@@ -351,6 +351,10 @@ class Dispatcher:
     def _find_respelled(channel: Channel, id_: int | str) -> Request | None:
         """An id may be written in several ways in JSON; what counts is its value."""
         for request in channel.requests():
+            if (
+                b"\\" not in request.id and request.id != b"-0"
+            ):  # written as everybody writes it, so it was found or is another
+                continue
             if msgspec.json.decode(request.id) == id_ and (request.id[:1] == b'"') is isinstance(id_, str):
                 return request
         return None
@@ -383,30 +387,35 @@ class Dispatcher:
         )
 
     def plain(self, line: bytes) -> bytes | None:
-        """A line with escaped or repeated member names, written anew without; None where a parser refuses it."""
+        """A line with escaped or repeated member names, written anew without; None where a parser refuses it.
+
+        Of the message, its `params` and `_meta`, which are what routing looks into; all else stays as it was written.
+        """
         try:
-            return msgspec.json.encode(msgspec.json.decode(line))
+            return messages.encode(_members(line, ("params", "_meta")))
         except (msgspec.DecodeError, RecursionError):
             return None
 
-    def batch(self, channel: Channel, raw: bytes) -> None:
-        """A JSON-RPC batch: 2025-03-26 alone has them (section 3.1)."""
+    def batch(self, channel: Channel, raw: bytes, items: int) -> None:
+        """A JSON-RPC batch of so many items: 2025-03-26 alone has them (section 3.1)."""
         session: Session = channel.session
         id_null = session.revision is not None and session.revision.error_id_null
         refusal: MCPError | None = None
         elements: list[msgspec.Raw] = []
         if session.revision is None or not session.revision.batches:
             refusal = MCPError(INVALID_REQUEST, "Invalid request: batches exist in 2025-03-26 only")
+        elif not items:
+            refusal = MCPError(INVALID_REQUEST, "Invalid request: an empty batch")
+        elif (
+            items > self.limits.batch_messages_max
+        ):  # before it is taken apart: items need 40 times their bytes
+            refusal = MCPError(
+                INVALID_REQUEST,
+                f"Invalid request: more than {self.limits.batch_messages_max} messages in a batch",
+            )
         else:
             elements = msgspec.json.decode(raw, type=list[msgspec.Raw])
-            if not elements:
-                refusal = MCPError(INVALID_REQUEST, "Invalid request: an empty batch")
-            elif len(elements) > self.limits.batch_messages_max:
-                refusal = MCPError(
-                    INVALID_REQUEST,
-                    f"Invalid request: more than {self.limits.batch_messages_max} messages in a batch",
-                )
-            elif b"protocolVersion" in raw and any(modern.is_modern(element) for element in elements):
+            if b"protocolVersion" in raw and any(modern.is_modern(element) for element in elements):
                 refusal = MCPError(INVALID_REQUEST, "Invalid request: the 2026-07-28 era has no batches")
         if refusal is not None:
             channel.send(messages.error_line(refusal, id_null=id_null))
@@ -438,10 +447,21 @@ class Dispatcher:
         return messages.error_tail(MCPError(INVALID_PARAMS, text))
 
     def tool_error(self, text: str, wire: Wire) -> bytes:
-        return self.answers.of({"content": [{"type": "text", "text": text}], "isError": True}, wire)
+        return self.answers.of(
+            {"content": [{"type": "text", "text": messages.writable(text)}], "isError": True}, wire
+        )
 
     def failed(self, request: Request | None, entry: Entry, wire: Wire, error: BaseException) -> bytes | None:
         """What stands behind the id when a handler raised; None where nothing may be answered any more."""
+        try:
+            return self._told(request, entry, wire, error)
+        except (
+            Exception
+        ) as broken:  # data that is no JSON, an error that cannot say what it is: still an answer
+            tool = request.method == "tools/call" if request is not None else True
+            return self._incident(entry.name or (request.method if request else "?"), tool, wire, broken)
+
+    def _told(self, request: Request | None, entry: Entry, wire: Wire, error: BaseException) -> bytes | None:
         tool = isinstance(entry.owner, Tool) or (request is not None and request.method == "tools/call")
         if request is not None and request.cancelled is not None:
             return None
@@ -456,7 +476,7 @@ class Dispatcher:
         if isinstance(error, ToolError | BadAnswer):
             if tool:
                 return messages.result_tail(self.tool_error(str(error), wire))
-            return messages.error_tail(MCPError(INTERNAL_ERROR, str(error)))
+            return messages.error_tail(MCPError(INTERNAL_ERROR, messages.writable(str(error))))
         return self._incident(entry.name or (request.method if request else "?"), tool, wire, error)
 
     def _input_required(self, request: Request, error: InputRequired, wire: Wire) -> bytes | None:
@@ -486,7 +506,7 @@ class Dispatcher:
             text = f"{what} failed unexpectedly. Incident {incident}: the server's log has the details."
         if tool:
             return messages.result_tail(self.tool_error(text, wire))
-        return messages.error_tail(MCPError(INTERNAL_ERROR, text))
+        return messages.error_tail(MCPError(INTERNAL_ERROR, messages.writable(text)))
 
     # ---------------------------------------------------------------- what a Context asks for
 
@@ -528,6 +548,15 @@ class Dispatcher:
 
     def once_records(self) -> Any:
         return self.server.once_records()
+
+
+def _members(raw: bytes | msgspec.Raw, inner: tuple[str, ...]) -> dict[str, Any]:
+    """The members of a JSON object, raw; in the one that `inner` begins with, if it is an object, the same again."""
+    members: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    value = members.get(inner[0]) if inner else None
+    if value is not None and memoryview(value)[0] == ord("{"):
+        members[inner[0]] = _members(value, inner[1:])
+    return members
 
 
 def _layer(layer: Callable[..., Any], inner: Callable[[Any], Any]) -> Callable[[Any], Any]:

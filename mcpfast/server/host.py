@@ -44,22 +44,36 @@ class Host:
         self.dispatcher = Dispatcher(server, self.loop, debug=debug or server.debug)
         self.sessions: set[Session] = set()
         self._told: set[str] = set()
+        self._ending: set[asyncio.Task[Any]] = set()  # calls that were cancelled with their connection
         self._lifespan: Any = None
-        carriers = Carriers(self.loop, asyncio.Future, asyncio.Task, contextvars.copy_context(), warm)
+        self._warm = warm
+        self.engine: (
+            Engine  # made when the lifespan is entered: handlers see the context variables that it set
+        )
+
+    def _make_engine(self) -> Engine:
+        server = self.server
+        carriers = Carriers(self.loop, asyncio.Future, asyncio.Task, contextvars.copy_context(), self._warm)
         levels = Table()
         for level in LOG_LEVELS:
             levels[messages.encode(level)] = level
         wires = server.answers.wires
         modern_wires = tuple(wires[revision.number] for revision in reversed(MODERN))
-        self.engine = Engine(
+        engine = Engine(
             self.loop, self.dispatcher, carriers, server.catalog.table, modern_wires, levels, server.limits
         )
-        self.engine.observer = server.observer
+        engine.observer = server.observer
+        return engine
 
     async def __aenter__(self) -> Host:
         if self.server.lifespan is not None:
             self._lifespan = self.server.lifespan(self.server)
+            if not hasattr(self._lifespan, "__aenter__"):
+                raise TypeError(
+                    "lifespan must give an async context manager: put @asynccontextmanager above the function"
+                )
             self.dispatcher.lifespan_context = await self._lifespan.__aenter__()
+        self.engine = self._make_engine()
         if self.server.middleware:  # it may have come after the tools
             for tool in self.server.catalog.tools:
                 tool.entry.fast = False
@@ -70,9 +84,9 @@ class Host:
 
     async def __aexit__(self, *error: Any) -> None:
         self.server.serving(self, False)
-        parked = self.engine.carriers.close()
-        if parked:
-            await asyncio.wait(parked, timeout=1.0)
+        left = {*self.engine.carriers.close(), *self._ending}
+        if left:  # handlers may still clean up with what the lifespan gave them
+            await asyncio.wait(left, timeout=1.0)
         if self._lifespan is not None:
             await self._lifespan.__aexit__(*error)
 
@@ -85,6 +99,10 @@ class Host:
 
     def closed(self, session: Session) -> None:
         self.sessions.discard(session)
+        for request in session.channel.requests():
+            if request.task is not None:
+                self._ending.add(request.task)
+                request.task.add_done_callback(self._ending.discard)
         session.closed()
         if self.engine.observer is not None:
             self.engine.observer.session_closed(session)

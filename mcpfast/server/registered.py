@@ -239,7 +239,7 @@ class Resource:
     async def read(self, variables: dict[str, str], context: Context[Any], uri: str) -> list[dict[str, Any]]:
         """The contents, as they stand on the wire. Raises MCPError -32602 where a variable does not fit its type."""
         values: dict[str, Any] = variables
-        if variables:
+        if self.handler.fields:  # none of them may be in the URI: query variables have defaults
             try:
                 values = self.handler.convert(variables)
             except msgspec.ValidationError as error:

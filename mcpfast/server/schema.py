@@ -203,20 +203,16 @@ class Writer:
             (name, Fitter(returned=self.mode == "serialization").fit(hint), must, default)
             for name, hint, must, default in class_members(kind, base)
         ]
-        if issubclass(base, tuple) or _is_array_like(base):
-            return {**described, **self._array(members)}
         closed = issubclass(base, msgspec.Struct) and base.__struct_config__.forbid_unknown_fields
+        if issubclass(base, tuple) or _is_array_like(base):
+            return {**described, **self._array(members, closed=closed or issubclass(base, tuple))}
         return {**described, **self.members(members, closed=closed)}
 
-    def _array(self, members: list[Member]) -> dict[str, Any]:
+    def _array(self, members: list[Member], *, closed: bool) -> dict[str, Any]:
         required = sum(must for _, _, must, _ in members)
         items = self.members(members, closed=False)["properties"]
-        return {
-            "type": "array",
-            "prefixItems": list(items.values()),
-            "minItems": required,
-            "maxItems": len(members),
-        }
+        array = {"type": "array", "prefixItems": list(items.values()), "minItems": required}
+        return {**array, "maxItems": len(members)} if closed else array
 
     # ------------------------------------------------------------- pydantic
 

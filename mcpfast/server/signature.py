@@ -228,11 +228,17 @@ class RawSignature(Described):
 
     def _check_parameters(self, parameters: list[Parameter]) -> None:
         known = self.input_schema.get("properties", {})
+        required = self.input_schema.get("required", ())
         for parameter in parameters:
             if parameter.default is MISSING and parameter.name not in known:
                 raise RegistrationError(
                     f"{self.name}(): the parameter `{parameter.name}` is not among the properties of its input "
                     "schema; give it a default, or take everything as **arguments"
+                )
+            if parameter.default is MISSING and parameter.name not in required:
+                raise RegistrationError(
+                    f"{self.name}(): the parameter `{parameter.name}` has no default, but its input schema does not "
+                    'list it under "required"; do one of the two'
                 )
         if not self.takes_any:
             missing = known.keys() - {parameter.name for parameter in parameters}

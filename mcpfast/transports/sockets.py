@@ -39,6 +39,7 @@ class Listener:
         self._sweep: TimerHandle | None = None
         self._silent: dict[Stream, tuple[int, int]] = {}  # reads so far, sweeps without one
         self._socket = _bind_unix(address) if address.kind == "unix" else _bind_tcp(address)
+        self._file = _identity(address.path) if address.kind == "unix" else None
         self.address = address
         if address.kind == "tcp":
             name = self._socket.getsockname()
@@ -127,11 +128,13 @@ class Listener:
             self._host.loop.remove_reader(self._socket.fileno())
         if self._sweep is not None:
             self._sweep.cancel()
-        if self.address.kind == "unix":
+        if (
+            self._file is not None and _identity(self.address.path) == self._file
+        ):  # not one that replaced ours
             try:
                 os.unlink(self.address.path)
-            except FileNotFoundError:
-                pass
+            except OSError as error:
+                logger.warning("cannot remove %s: %s", self.address.path, error.strerror)
         self._socket.close()
 
     def drain(self, deadline_s: float) -> None:
@@ -149,6 +152,15 @@ class Listener:
     @property
     def connections(self) -> int:
         return len(self._streams)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file this is, or None where there is none."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _credentials(connection: socket.socket) -> tuple[int, int, int] | None:

@@ -4,6 +4,7 @@ The descriptors are opened anew through /proc/self/fd with O_NONBLOCK, because t
 parent and other processes share: set on the shared one it breaks them. Where that does not work:
 
     a socket             it cannot be opened anew, and need not: every recv and send says MSG_DONTWAIT itself
+    a file               it never blocks; opened anew it would begin at its start, and forget that it appends
     a file, /dev/null    epoll refuses them, and they never block: read a piece each turn of the loop
     no /proc (macOS)     O_NONBLOCK is set on the shared file and taken back at the end
 
@@ -27,38 +28,29 @@ if TYPE_CHECKING:
     from mcpfast.server.host import Host
 
 
-class Stdio:
-    """The client at stdin and stdout. `on_closed()` is called when it is gone."""
+class Diversion:
+    """stdin and stdout taken over: `read_fd` and `write_fd` are ours, 0 and 1 lead elsewhere until `restore`.
 
-    def __init__(self, host: Host, on_closed: Callable[[], None]) -> None:
-        self._host = host
-        self._on_closed = on_closed
+    Raises AddressError where one of them is closed, or stdio is served by this process already.
+    """
+
+    _taken = False
+
+    def __init__(self) -> None:
+        if Diversion._taken:
+            raise AddressError("stdio: this process serves it already")
         self._undo: list[Callable[[], None]] = []
-        self._watched = -1
-        read_fd, watchable = self._take_over(0, os.O_RDONLY)
-        write_fd, _ = self._take_over(1, os.O_WRONLY)
-        read_socket, write_socket = _is(stat.S_ISSOCK, read_fd), _is(stat.S_ISSOCK, write_fd)
+        self.read_fd, self.watchable = self._take_over(0, os.O_RDONLY)
+        self.write_fd, _ = self._take_over(1, os.O_WRONLY)
+        read_socket, write_socket = _is(stat.S_ISSOCK, self.read_fd), _is(stat.S_ISSOCK, self.write_fd)
+        self.is_socket = read_socket and write_socket
         if read_socket != write_socket:
             # one flag serves both ways of a Channel; a pipe in one direction needs plain read and write
-            for fd, is_socket in ((read_fd, read_socket), (write_fd, write_socket)):
-                if is_socket:
-                    self._set_blocking(fd, False)
+            self._set_blocking(self.read_fd if read_socket else self.write_fd, False)
         self._divert()
-        self.stream = Stream(
-            host,
-            read_fd,
-            write_fd,
-            is_socket=read_socket and write_socket,
-            peer=Peer("stdio"),
-            grace_s=host.server.limits.eof_grace_s,
-            watchable=watchable,
-            on_closed=self._closed,
-        )
-        self.stream.channel.start_reading()
-        if _is(stat.S_ISFIFO, write_fd):
-            # The writing end of a pipe becomes "readable" when its reader is gone: noticed at once, not at the next answer.
-            self._watched = os.dup(write_fd)
-            host.loop.add_reader(self._watched, self._check_reader)
+        self.adopted = False  # whoever serves on the descriptors closes them, too
+        Diversion._taken = True
+        self._undo.append(_give_back)
 
     def _take_over(self, fd: int, mode: int) -> tuple[int, bool]:
         """A descriptor of our own for stdin or stdout that does not block, and whether a loop can watch it."""
@@ -68,6 +60,8 @@ class Stdio:
             raise AddressError(f"stdio: {'stdin' if fd == 0 else 'stdout'} is closed") from None
         if stat.S_ISSOCK(kind):
             return os.dup(fd), True
+        if stat.S_ISREG(kind):
+            return os.dup(fd), False
         try:
             own = os.open(f"/proc/self/fd/{fd}", mode | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         except OSError:
@@ -103,6 +97,44 @@ class Stdio:
         for kept, fd in ((kept_in, 0), (kept_out, 1)):
             self._undo.append(lambda kept=kept, fd=fd: _put_back(kept, fd))  # type: ignore[misc]
 
+    def restore(self) -> None:
+        """Gives stdin and stdout back as they were."""
+        if sys.stdout is not None:
+            try:
+                sys.stdout.flush()  # what was printed meanwhile goes to stderr, not to the client
+            except OSError:
+                pass
+        if not self.adopted:
+            os.close(self.read_fd)
+            os.close(self.write_fd)
+        while self._undo:
+            self._undo.pop()()
+
+
+class Stdio:
+    """The client at stdin and stdout. `on_closed()` is called when it is gone."""
+
+    def __init__(self, host: Host, diverted: Diversion, on_closed: Callable[[], None]) -> None:
+        self._host = host
+        self._on_closed = on_closed
+        self._watched = -1
+        diverted.adopted = True
+        self.stream = Stream(
+            host,
+            diverted.read_fd,
+            diverted.write_fd,
+            is_socket=diverted.is_socket,
+            peer=Peer("stdio"),
+            grace_s=host.server.limits.eof_grace_s,
+            watchable=diverted.watchable,
+            on_closed=self._closed,
+        )
+        self.stream.channel.start_reading()
+        if _is(stat.S_ISFIFO, diverted.write_fd):
+            # The writing end of a pipe becomes "readable" when its reader is gone: noticed at once, not at the next answer.
+            self._watched = os.dup(diverted.write_fd)
+            host.loop.add_reader(self._watched, self._check_reader)
+
     def _check_reader(self) -> None:
         poll = select.poll()
         poll.register(self._watched, 0)
@@ -115,16 +147,6 @@ class Stdio:
             os.close(self._watched)
             self._watched = -1
         self._on_closed()
-
-    def restore(self) -> None:
-        """Gives stdin and stdout back as they were."""
-        if sys.stdout is not None:
-            try:
-                sys.stdout.flush()  # what was printed meanwhile goes to stderr, not to the client
-            except OSError:
-                pass
-        while self._undo:
-            self._undo.pop()()
 
 
 def _is(kind: Callable[[int], bool], fd: int) -> bool:
@@ -145,6 +167,10 @@ def _watchable(fd: int) -> bool:
     finally:
         poll.close()
     return True
+
+
+def _give_back() -> None:
+    Diversion._taken = False
 
 
 def _put_back(kept: int, fd: int) -> None:
