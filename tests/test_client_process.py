@@ -181,7 +181,9 @@ def test_a_stubborn_server_is_ended(server: Any, hasty: None) -> None:
             grandchild = int((await client.call_tool("t")).text)
             child = pid_of(client)
             started = time.monotonic()
-        assert 0.5 < time.monotonic() - started < 3
+        assert (
+            0.5 < time.monotonic() - started < 15
+        )  # two deadlines of a quarter second, on a machine that may be busy
         assert not Path(f"/proc/{child}").exists()
         assert not alive(grandchild)
         assert len(os.listdir("/proc/self/fd")) == before
@@ -240,7 +242,10 @@ def test_a_server_killed_from_outside(server: Any) -> None:
     run(test())
 
 
-def test_a_server_blocked_by_its_own_output_still_hears_the_end(server: Any, hasty: None) -> None:
+def test_a_server_blocked_by_its_own_output_still_hears_the_end(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "QUIT_S", 10.0)
     source = "serve(lambda r: [text(r, 'x' * 100_000) for _ in range(100)])\ntime.sleep(0)"
 
     async def test() -> None:
@@ -255,7 +260,7 @@ def test_a_server_blocked_by_its_own_output_still_hears_the_end(server: Any, has
             connection.session.send(b'{"jsonrpc":"2.0","id":9,"method":"tools/call"}')
             await asyncio.sleep(0.2)
             started = time.monotonic()
-        assert time.monotonic() - started < 0.3  # by itself, not by a signal
+        assert time.monotonic() - started < 10.0  # by itself, not by a signal
 
     run(test())
 
