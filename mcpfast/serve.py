@@ -203,12 +203,9 @@ def _signals(serving: Serving) -> Any:
         yield
         return
     loop = serving.host.loop
-    ours = [
-        number
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        if signal.getsignal(number)
-        is not signal.SIG_IGN  # nohup, or a shell's background job: it stays ignored
-    ]
+    ours = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup means what it says
+        ours.append(signal.SIGHUP)
     for number in ours:
         loop.add_signal_handler(number, serving.drain)
     try:
