@@ -25,7 +25,7 @@ Describe = Callable[[], dict[str, Any]]
 class Offer:
     """One thing on offer. `describe()` gives it as the newest revision lists it, made when first asked for."""
 
-    __slots__ = ("_described", "_describe", "key", "ordinal", "owner", "sizes")
+    __slots__ = ("_described", "_describe", "key", "ordinal", "owner")
 
     def __init__(self, key: str, describe: Describe, owner: Any) -> None:
         self.key = key

@@ -31,8 +31,17 @@ from mcpfast.errors import (
     ToolError,
 )
 from mcpfast.protocol import legacy, messages, modern, projection
-from mcpfast.protocol.revisions import BY_VERSION, LOG_LEVEL_INDEX, MODERN_VERSIONS, REVISIONS
-from mcpfast.server.asking import Asker, BadAnswer, InputRequired, ReplayMismatch, State, joined, refuse_state
+from mcpfast.protocol.revisions import LOG_LEVEL_INDEX, MODERN_VERSIONS, REVISIONS
+from mcpfast.server.asking import (
+    PURPOSE,
+    Asker,
+    BadAnswer,
+    InputRequired,
+    ReplayMismatch,
+    State,
+    joined,
+    refuse_state,
+)
 from mcpfast.server.context import Context
 from mcpfast.server.registered import ArgumentsRefused, Tool
 from mcpfast.server.session import Listen, Session
@@ -531,7 +540,7 @@ class Dispatcher:
     def seal(self, state: State, binding: bytes) -> str:
         ttl_s = self.limits.sealed_state_s
         token: str = self.server.sealer().seal(
-            messages.encode(state), purpose="requestState", binding=binding, ttl_s=ttl_s
+            messages.encode(state), purpose=PURPOSE, binding=binding, ttl_s=ttl_s
         )
         return token
 
@@ -540,7 +549,7 @@ class Dispatcher:
         from mcpfast.server.sealed import SealError
 
         try:
-            payload = self.server.sealer().open(token, purpose="requestState", binding=binding)
+            payload = self.server.sealer().open(token, purpose=PURPOSE, binding=binding)
             state: State = messages.decoder(kind).decode(payload)
             return state
         except (SealError, msgspec.DecodeError):
@@ -564,6 +573,3 @@ def _layer(layer: Callable[..., Any], inner: Callable[[Any], Any]) -> Callable[[
         return await layer(request, inner)
 
     return call
-
-
-__all__ = ["BY_VERSION", "Dispatcher"]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_origin
 
 import msgspec
@@ -300,6 +300,3 @@ class Prompt:
         if description and not result.get("description"):
             result["description"] = description
         return result
-
-
-Icons = Sequence[Any] | None
