@@ -24,7 +24,7 @@ from setuptools import Extension, setup
 ASAN_UBSAN = "-fsanitize=address,undefined"
 SANITIZE = ["-O1", "-g", "-UNDEBUG", ASAN_UBSAN, "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 FLAVOURS = {  # compiler arguments, linker arguments, Cython directives
-    "release": (["-O3", "-g", "-DNDEBUG", "-fno-semantic-interposition"], [], {}),
+    "release": (["-O3", "-g", "-DNDEBUG", "-fno-semantic-interposition", "-fno-plt"], [], {}),
     "debug": (["-O0", "-g3", "-UNDEBUG"], [], {}),
     "trace": (["-O0", "-DCYTHON_TRACE_NOGIL=1"], [], {"linetrace": True}),
     "sanitize": (SANITIZE, [ASAN_UBSAN], {}),

@@ -25,7 +25,7 @@ os.environ["MCPFAST_LIBFUZZER"] = core_with_libfuzzer.__file__
 import msgspec
 import plain
 
-from mcpfast import _core
+from mcpfast import _core, _entry
 
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE.parent / "build" / "fuzz" / "corpus"
@@ -104,7 +104,35 @@ def encoding(data: bytes) -> None:
     assert _core.scan(written)[0] == "scalar"
 
 
-TARGETS = [decoding, decoding, framing, encoding]
+class Arguments(msgspec.Struct, forbid_unknown_fields=True):
+    text: str
+    n: int = 7
+    on: bool = False
+
+
+DECODER = msgspec.json.Decoder(Arguments)
+TOOL = _entry.Entry(
+    "tool",
+    None,
+    None,
+    DECODER.decode,
+    ("text", "n", "on"),
+    decoded_type=Arguments,
+    members=((b'"text"', str), (b'"n"', int, 7), (b'"on"', bool, False)),
+)
+
+
+def scalars(data: bytes) -> None:
+    """An arguments object: what is read at one look is what msgspec reads."""
+    raw = data.replace(b"\n", b" ")
+    read = TOOL.scalars_of(raw)
+    if read is not None:
+        expected = DECODER.decode(raw)
+        assert read == (expected.text, expected.n, expected.on), f"read {read}, msgspec: {expected}"
+        assert list(map(type, read)) == [str, int, bool]
+
+
+TARGETS = [decoding, decoding, framing, encoding, scalars]
 
 
 def one_input(data: bytes) -> None:
@@ -125,6 +153,7 @@ def main() -> None:
         (CORPUS / f"seed-stream-{number}").write_bytes(
             b"\2\x7f\1\5" + seed + b"\r\n" + seed[:9] + b"\n" + seed
         )
+    (CORPUS / "seed-arguments").write_bytes(b'\4{"text":"h\xc3\xa9llo, sixteen and more","n" : 12,"on":true}')
     pulse = int(options.seconds > 60)  # lines as it goes on, only where somebody waits for long
     arguments = options.inputs or [
         f"-max_total_time={options.seconds}", "-max_len=4096", "-use_value_profile=1", "-timeout=20",

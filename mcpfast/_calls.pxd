@@ -12,6 +12,7 @@ cdef extern from "Python.h":
     ctypedef struct PyGetSetDef:
         PyObject* (*get)(PyObject*, void*)
         void* closure
+    ctypedef PyObject* (*richcmpfunc)(PyObject*, PyObject*, int)
 
 
 cdef class Source:
@@ -52,6 +53,7 @@ cdef class Carriers:
     cdef Carrier top  # the parked ones, linked by `below`: a list costs 450 instructions a turn in reallocations
     cdef readonly size_t parked_count
     cdef PyGetSetDef* must_cancel
+    cdef richcmpfunc compare_contexts
     cdef readonly size_t made, retired_count
     cdef readonly size_t parked_max
     cdef Carrier take(self)

@@ -2,7 +2,6 @@
 """The way of one message, table of contents.
 
     Wire      the prepared bytes of one revision
-    Entry     a tool, as the hot way needs it
     Request   one request of a client that outlives the bytes it came in
     Engine    what the channels of one server on one loop share
     Channel   one connection: lines in, calls, answers out (_stream: over descriptors)
@@ -12,6 +11,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
 from mcpfast._calls cimport Carrier, Carriers, Source
+from mcpfast._entry cimport Entry
 from mcpfast._core cimport Block, Blocks, Inbox, Outbox, Shapes, Table, frame_t, span_t
 
 
@@ -22,29 +22,6 @@ cdef class Wire:
     cdef readonly bytes version  # raw JSON of the revision, as `_meta` names it
     cdef bytes text_open, text_close, both_open, both_close
     cdef readonly bint structured
-
-
-cdef enum Kind:
-    KIND_BODY = 0    # the handler gives the result's JSON
-    KIND_TEXT = 1    # a str, as text and structured content
-    KIND_ENCODE = 2  # anything else: encode(value, wire) gives the result's JSON
-
-
-cdef class Entry:
-    cdef readonly str name
-    cdef readonly object owner
-    cdef object fn, decode, encode
-    cdef tuple fields, keywords
-    cdef readonly int context_at
-    cdef readonly int kind
-    cdef public bint fast
-    cdef public bint own_task
-    cdef readonly bint scalars
-    cdef bint inline
-    cdef int dirty
-    cdef object decoded_type
-    cdef Py_ssize_t* offsets
-    cdef PyObject* argument(self, object decoded, Py_ssize_t index) except NULL
 
 
 cdef class Request:
@@ -117,7 +94,7 @@ cdef class Channel(Source):
     cdef Wire wire_of(self, frame_t* frame)
     cdef int call(self, Carrier carrier, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1
     cdef int leave(self, Carrier carrier) except -1
-    cdef int run(self, Carrier carrier, Entry entry, Wire wire, span_t id, Request request, PyObject* coroutine,
+    cdef int run(self, Carrier carrier, Entry entry, Wire wire, Request request, PyObject* coroutine,
                  frame_t* frame, size_t bytes_in) except -1
     cdef int other(self, Carrier carrier, frame_t* frame, size_t bytes_in) except -1
     cdef int serve(self, Carrier carrier, Request request) except -1
@@ -127,8 +104,7 @@ cdef class Channel(Source):
     cdef int stop_if_closed(self, Request request) except -1
     cdef int answer(self, span_t id, Request request, Entry entry, Wire wire, PyObject* value) except -1
     cdef int put_text(self, span_t id, Wire wire, const char* text, Py_ssize_t count) except -1
-    cdef int open_line(self, span_t id, size_t more) except -1
-    cdef int answer_and_drop(self, span_t id, Request request, Entry entry, Wire wire, PyObject* value) except -1
+    cdef inline int open_line(self, span_t id, size_t more) except -1
     cdef int put(self, bytes line) except -1
     cdef int received(self, size_t count) except -1
     cdef int put_line(self, span_t id, Request request, bytes tail) except -1

@@ -1,18 +1,14 @@
 """Stubs of the spine: the way of one message."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from typing_extensions import Buffer
 
 from mcpfast._calls import Carriers, Source
 from mcpfast._core import Blocks, Table
+from mcpfast._entry import Entry
 from mcpfast.limits import Limits
-
-BODY: int
-TEXT: int
-ENCODE: int
 
 class Wire:
     revision: str
@@ -31,33 +27,6 @@ class Wire:
         both_open: bytes,
         both_close: bytes,
     ) -> None: ...
-
-class Entry:
-    name: str
-    owner: Any
-    context_at: int
-    kind: int
-    fast: bool
-    own_task: bool
-    scalars: bool
-    def __init__(
-        self,
-        name: str,
-        owner: Any,
-        fn: Callable[..., Any] | None,
-        decode: Callable[[Any], Any] | None,
-        fields: tuple[str, ...],
-        keywords: tuple[str, ...] = (),
-        context_at: int = -1,
-        kind: int = 2,
-        encode: Callable[[Any, Wire], bytes] | None = None,
-        fast: bool = True,
-        own_task: bool = False,
-        inline: bool = False,
-        scalars: bool = False,
-        decoded_type: type | None = None,
-    ) -> None: ...
-    def find_offsets(self, decoded_type: type | None) -> None: ...
 
 class Request:
     channel: Channel

@@ -15,13 +15,13 @@ server/dispatch.py). Every doubt goes there too, so that each refusal has one au
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdlib cimport free
 from libc.string cimport memchr, memcmp, memcpy
 
 from mcpfast._calls cimport DRAINED, WAITS
+from mcpfast._entry cimport ARGUMENTS_MAX, KIND_BODY, KIND_TEXT
 from mcpfast._core cimport (
     SCAN_ARRAY, SCAN_BAD, SCAN_BLANK, SCAN_DEEP, SCAN_META, SCAN_ODD, SCAN_OK, SCAN_SCALAR, Block,
     SCAN_SHAPED, SHAPES, scan_frame, scan_is_id, scan_write_string, span_bytes,
@@ -29,35 +29,13 @@ from mcpfast._core cimport (
 
 cdef extern from "Python.h":
     int PyIter_Send(PyObject*, PyObject*, PyObject**)
-    PyObject* PyObject_Vectorcall(PyObject*, PyObject**, size_t, PyObject*)
-    PyObject* PyObject_GetAttr(PyObject*, PyObject*)
     const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
     void Py_DECREF(PyObject*)
     void Py_INCREF(PyObject*)
-    void Py_XDECREF(PyObject*)
-    size_t PY_VECTORCALL_ARGUMENTS_OFFSET
     PyObject* Py_None
-
-cdef extern from *:
-    """
-    #include <structmember.h>
-    """
-    ctypedef struct PyTypeObject:
-        pass
-    PyTypeObject PyMemberDescr_Type
-    PyTypeObject* Py_TYPE(object)
-    ctypedef struct PyMemberDef:
-        int type
-        Py_ssize_t offset
-    ctypedef struct PyMemberDescrObject:
-        PyMemberDef* d_member
-    enum:
-        OBJECT_MEMBER "T_OBJECT_EX"
-
 
 cdef enum:
     OTHERWISE = 2            # beside DRAINED and WAITS: not known by its shape
-    ARGUMENTS_MAX = 64       # parameters of a handler that the hot way passes; tools with more take the other
     LINES_A_TURN = 1_000     # lines of one connection that are handled before the loop looks after the others
     TEXT_CHUNK = 1 << 14     # text is escaped in pieces of this size, so that room is asked for what is really there
     SPARE_MAX = 4 << 20      # output memory of this size is kept for the next channel
@@ -66,12 +44,9 @@ cdef enum:
 
 cdef size_t FRAME_MAX = 0xFFFFFFFF  # a span's length has 32 bits
 
-BODY, TEXT, ENCODE = KIND_BODY, KIND_TEXT, KIND_ENCODE  # for the rooms above
-
 cdef bytes PREFIX = b'{"jsonrpc":"2.0","id":'
 cdef bytes RESULT = b',"result":'
 cdef bytes END = b"}\n"
-cdef bytes NO_ARGUMENTS = b"{}"
 cdef bytes VERSION_2 = b'"2.0"'
 cdef bytes TOOLS_CALL = b'"tools/call"'
 
@@ -101,55 +76,6 @@ cdef class Wire:
         self.version = b'"' + revision.encode() + b'"'
         self.text_open, self.text_close = text_open, text_close
         self.both_open, self.both_close = both_open, both_close
-
-
-@cython.final
-cdef class Entry:
-    """A tool as the hot way needs it.
-
-    `decode(buffer)` gives an object with the attributes `fields`, which are what `fn` is called with, in this order; the last
-    ones under the names `keywords`. `context_at` is where among them a Context goes, or -1. `kind` says how a value becomes a
-    result. `fast` False sends every call of it the other way; `inline` says that `fn` is no coroutine function. `scalars` says
-    that the arguments are an object of strings, numbers and booleans, every byte of which `decode` checks; `decoded_type` is
-    the Struct that `decode` gives, where it gives one.
-    """
-
-    def __init__(self, str name, owner, fn, decode, tuple fields, tuple keywords=(), int context_at=-1, int kind=KIND_ENCODE,
-                 encode=None, bint fast=True, bint own_task=False, bint inline=False, bint scalars=False, decoded_type=None):
-        self.name, self.owner, self.fn, self.decode, self.encode = name, owner, fn, decode, encode
-        self.fields, self.keywords = fields, keywords or None
-        self.context_at, self.kind, self.own_task, self.inline = context_at, kind, own_task, inline
-        self.fast = fast and len(fields) < ARGUMENTS_MAX
-        self.scalars = scalars and context_at < 0 and not own_task
-        self.find_offsets(decoded_type)
-
-    def find_offsets(self, decoded_type):
-        """Where a Struct keeps each argument: reading it there is 90 instructions less than asking for an attribute."""
-        cdef Py_ssize_t i
-        if decoded_type is None:
-            return
-        self.offsets = <Py_ssize_t*>PyMem_Malloc(max(1, len(self.fields)) * sizeof(Py_ssize_t))
-        if self.offsets == NULL:
-            raise MemoryError
-        for i, name in enumerate(self.fields):
-            member = decoded_type.__dict__.get(name)
-            if Py_TYPE(member) != &PyMemberDescr_Type or (<PyMemberDescrObject*>member).d_member.type != OBJECT_MEMBER:
-                return
-            self.offsets[i] = (<PyMemberDescrObject*>member).d_member.offset
-        self.decoded_type = decoded_type
-
-    def __dealloc__(self):
-        PyMem_Free(self.offsets)
-
-    cdef PyObject* argument(self, object decoded, Py_ssize_t index) except NULL:
-        "A new reference."
-        cdef PyObject* value
-        if type(decoded) is self.decoded_type:
-            value = (<PyObject**>(<char*><PyObject*>decoded + self.offsets[index]))[0]
-            if value != NULL:
-                Py_INCREF(value)
-                return value
-        return PyObject_GetAttr(<PyObject*>decoded, <PyObject*>self.fields[index])
 
 
 @cython.final
@@ -364,6 +290,7 @@ cdef class Channel(Source):
 
     # ------------------------------------------------------------------------------------------ one message
 
+    @cython.final
     cdef int again(self, Carrier carrier, const char* line) except -1:
         "The same call again but for its id and arguments, known by its shape; OTHERWISE where it is not."
         cdef Engine engine = self.engine
@@ -395,6 +322,7 @@ cdef class Channel(Source):
             inbox.start -= end + 1 - line
         return outcome
 
+    @cython.final
     cdef int message(self, Carrier carrier, frame_t* frame, size_t bytes_in) except -1:
         cdef Engine engine = self.engine
         cdef PyObject* found
@@ -418,6 +346,7 @@ cdef class Channel(Source):
                         return self.call(carrier, entry, wire, frame, bytes_in)
         return self.other(carrier, frame, bytes_in)
 
+    @cython.final
     cdef Wire wire_of(self, frame_t* frame):
         "The revision that this request speaks, where that is plain; None sends it the other way."
         cdef Wire wire = self.wire
@@ -436,6 +365,7 @@ cdef class Channel(Source):
             return None
         return wire
 
+    @cython.final
     cdef int learn(self, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1:
         cdef Engine engine = self.engine
         cdef int known = engine.shapes.learn(self.line, self.line + bytes_in, frame)
@@ -444,72 +374,46 @@ cdef class Channel(Source):
         engine.shape_wires[known] = None if frame.version.at == NULL else wire
         return 0
 
+    @cython.final
     cdef int call(self, Carrier carrier, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1:
         """Arguments and handler. Whatever a handler raises ends in `fail`, never here. OTHERWISE: arguments that a shaped line
         has do not fit, nothing has happened yet."""
-        cdef Block block = self.inbox.block if self.submitted is None else self.submitted
-        cdef PyObject* argv[ARGUMENTS_MAX + 1]
+        cdef PyObject* argv[ARGUMENTS_MAX + 1]  # one for whom we call, one for a Context, and the arguments
         cdef PyObject* result
-        cdef Py_ssize_t count = 0, i, fields = len(entry.fields)
         cdef Request request = None
-        if frame.arguments.at != NULL:
-            block.window_at, block.window_len = frame.arguments.at, frame.arguments.len
-        else:
-            block.window_at, block.window_len = PyBytes_AS_STRING(NO_ARGUMENTS), 2
-        argv[1] = <PyObject*>block
-        result = PyObject_Vectorcall(<PyObject*>entry.decode, &argv[1], 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
-        if result == NULL:
-            try:
-                raise_pending()
-            except Exception as error:
-                if frame.flags & SCAN_SHAPED:
-                    return OTHERWISE
-                if self.engine.observer is not None:
-                    request = self.request_of(frame, entry, wire, bytes_in)
-                self.put_line(frame.id, request, self.engine.refused(entry, wire, error))
-                return self.leave(carrier)  # a type of the user's may have its own idea of decoding
-        arguments = <object>result
-        Py_DECREF(result)
+        if entry.context_at >= 0 or self.engine.observer is not None or carrier is None or entry.own_task:
+            request = self.request_of(frame, entry, wire, bytes_in)
         try:
-            if entry.context_at >= 0 or self.engine.observer is not None or carrier is None or entry.own_task:
-                request = self.request_of(frame, entry, wire, bytes_in)
-            for i in range(fields + (entry.context_at >= 0)):
-                if i == entry.context_at:
-                    context = self.engine.make_context(request)
-                    Py_INCREF(<PyObject*>context)
-                    argv[i + 1] = <PyObject*>context
-                else:
-                    argv[i + 1] = entry.argument(arguments, i - (0 <= entry.context_at < i))
-                count += 1
-            result = PyObject_Vectorcall(
-                <PyObject*>entry.fn, &argv[1],
-                (count - (0 if entry.keywords is None else len(entry.keywords))) | PY_VECTORCALL_ARGUMENTS_OFFSET,
-                <PyObject*>entry.keywords if entry.keywords is not None else NULL)
-            while count:
-                Py_DECREF(argv[count])
-                count -= 1
-            if result == NULL:
-                raise_pending()
+            entry.read(self.inbox.block if self.submitted is None else self.submitted, frame.arguments, &argv[1])
+        except Exception as error:
+            if frame.flags & SCAN_SHAPED:
+                return OTHERWISE
+            self.put_line(frame.id, request, self.engine.refused(entry, wire, error))
+            return self.leave(carrier)  # a type of the user's may have its own idea of decoding
+        try:
+            result = entry.invoke(argv, self.engine.make_context, request)
         except BaseException as error:
-            while count:  # an argument could not be had
-                Py_DECREF(argv[count])
-                count -= 1
             self.fail(frame.id, request, entry, wire, error)
             return self.leave(carrier)
         if entry.inline:
-            self.answer_and_drop(frame.id, request, entry, wire, result)
+            value = <object>result
+            Py_DECREF(result)
+            self.answer(frame.id, request, entry, wire, <PyObject*>value)
             return self.leave(carrier)
-        return self.run(carrier, entry, wire, frame.id, request, result, frame, bytes_in)
+        return self.run(carrier, entry, wire, request, result, frame, bytes_in)
 
+    @cython.final
     cdef int leave(self, Carrier carrier) except -1:
         "The user's code ran in this Task and is done: what it left behind is nobody else's."
         if carrier is not None and not carrier.clean():
             carrier.retired = True
         return DRAINED
 
-    cdef int run(self, Carrier carrier, Entry entry, Wire wire, span_t id, Request request, PyObject* coroutine,
+    @cython.final
+    cdef int run(self, Carrier carrier, Entry entry, Wire wire, Request request, PyObject* coroutine,
                  frame_t* frame, size_t bytes_in) except -1:
-        "The handler's first step, inside the carrier's Task; or a Task of its own, where it wants or needs one."
+        """The handler's first step, inside the carrier's Task; or a Task of its own, where it wants or needs one. `frame` is
+        what a Request is made from when one is needed."""
         cdef PyObject* result = NULL
         cdef int outcome
         owned = <object>coroutine
@@ -535,9 +439,11 @@ cdef class Channel(Source):
             try:
                 raise_pending()
             except BaseException as error:
-                self.fail(id, request, entry if request is None else request.entry, wire, error)
+                self.fail(frame.id, request, entry if request is None else request.entry, wire, error)
         else:
-            self.answer_and_drop(id, request, entry if request is None else request.entry, wire, result)
+            value = <object>result
+            Py_DECREF(result)
+            self.answer(frame.id, request, entry if request is None else request.entry, wire, <PyObject*>value)
         if not carrier.clean():
             carrier.retired = True
             entry.dirty += 1
@@ -588,6 +494,8 @@ cdef class Channel(Source):
         """A request that `upper` decides: bytes are its result, a coroutine gives what `request.entry` makes a result of: bytes
         again, or, where `upper` put a tool there, the handler's value."""
         cdef PyObject* raw
+        cdef frame_t frame
+        frame.id = span_of(request.id)
         try:
             outcome = self.engine.route(request)
         except BaseException as error:
@@ -596,7 +504,7 @@ cdef class Channel(Source):
             return self.answer(span_of(request.id), request, self.engine.routed, request.wire, <PyObject*>outcome)
         raw = <PyObject*>outcome
         Py_INCREF(raw)
-        return self.run(carrier, request.entry, request.wire, span_of(request.id), request, raw, NULL, 0)
+        return self.run(carrier, request.entry, request.wire, request, raw, &frame, 0)
 
     cdef int unusual(self, int kind, frame_t* frame, const char* at, size_t count) except -1:
         "No message as it should be: `upper` says what to answer, if anything. `frame` is NULL for a line not yet whole."
@@ -704,11 +612,7 @@ cdef class Channel(Source):
 
     # ------------------------------------------------------------------------------------------ answers
 
-    cdef int answer_and_drop(self, span_t id, Request request, Entry entry, Wire wire, PyObject* value) except -1:
-        _held = <object>value
-        Py_DECREF(value)
-        return self.answer(id, request, entry, wire, value)
-
+    @cython.final
     cdef int answer(self, span_t id, Request request, Entry entry, Wire wire, PyObject* value) except -1:
         cdef size_t mark = <size_t>-1  # no byte of the answer is written yet
         cdef Py_ssize_t count = 0
@@ -719,7 +623,6 @@ cdef class Channel(Source):
             if entry.kind == KIND_TEXT and PyUnicode_CheckExact(<object>value):
                 text = PyUnicode_AsUTF8AndSize(<object>value, &count)
                 mark = self.outbox.waiting()
-                self.open_line(id, 0)
                 self.put_text(id, wire, text, count)
             else:
                 body = <object>value if entry.kind == KIND_BODY else entry.encode(<object>value, wire)
@@ -732,9 +635,11 @@ cdef class Channel(Source):
             if self.outbox.waiting() > mark:
                 self.outbox.end = self.outbox.sent + mark  # half an answer, for want of memory
             return self.fail(id, request, entry, wire, error)
+        if request is None and self.batch is None:  # nobody counts
+            return self.flush_soon()
         return self.over(request, mark, "ok")
 
-    cdef int open_line(self, span_t id, size_t more) except -1:
+    cdef inline int open_line(self, span_t id, size_t more) except -1:
         "The front of an answer."
         if self.outbox.data == NULL and self.engine.spare != NULL:
             self.outbox.data, self.outbox.size = self.engine.spare, self.engine.spare_size
@@ -744,23 +649,25 @@ cdef class Channel(Source):
         self.outbox.put(id.at, id.len)
         return 0
 
+    @cython.final
     cdef int put_text(self, span_t id, Wire wire, const char* text, Py_ssize_t count) except -1:
         "A str result: as a text block and, where the revision has it, once more as structured content."
         cdef Outbox outbox = self.outbox
-        cdef bytes opening = wire.both_open if wire.structured else wire.text_open
+        cdef bytes opening = wire.text_open
         cdef bytes closing = wire.both_close if wire.structured else wire.text_close
         cdef size_t first, escaped
         cdef Py_ssize_t done = 0, piece
-        outbox.need(PyBytes_GET_SIZE(wire.text_open) + PyBytes_GET_SIZE(opening))
-        outbox.put(PyBytes_AS_STRING(wire.text_open), PyBytes_GET_SIZE(wire.text_open))
-        first = outbox.end - outbox.sent
+        self.open_line(id, PyBytes_GET_SIZE(opening))
+        outbox.put(PyBytes_AS_STRING(opening), PyBytes_GET_SIZE(opening))
+        first = outbox.waiting()
         while done < count:
             piece = min(count - done, TEXT_CHUNK)
             outbox.need(6 * piece + 16)
             outbox.end += scan_write_string(outbox.data + outbox.end, text + done, piece)
             done += piece
-        escaped = outbox.end - outbox.sent - first
+        escaped = outbox.waiting() - first
         if wire.structured:
+            opening = wire.both_open
             outbox.need(escaped + PyBytes_GET_SIZE(opening) + PyBytes_GET_SIZE(closing))
             outbox.put(PyBytes_AS_STRING(opening), PyBytes_GET_SIZE(opening))
             outbox.put(outbox.data + outbox.sent + first, escaped)
@@ -769,12 +676,14 @@ cdef class Channel(Source):
         outbox.put(PyBytes_AS_STRING(closing), PyBytes_GET_SIZE(closing))
         return 0
 
+    @cython.final
     cdef int put_line(self, span_t id, Request request, bytes tail) except -1:
         cdef size_t mark = self.outbox.waiting()
         self.open_line(id, PyBytes_GET_SIZE(tail))
         self.outbox.put(PyBytes_AS_STRING(tail), PyBytes_GET_SIZE(tail))
         return self.over(request, mark, "error")
 
+    @cython.final
     cdef int fail(self, span_t id, Request request, Entry entry, Wire wire, object error) except -1:
         "A handler raised. `upper` makes the rest of the line, or None where nothing may be answered."
         cdef bytes tail = self.engine.failed(request, entry, wire, error)
@@ -786,6 +695,7 @@ cdef class Channel(Source):
             return self.over(request, mark, "cancelled")
         return self.over(request, mark, getattr(error, "mcp_outcome", "error"))
 
+    @cython.final
     cdef int over(self, Request request, size_t mark, str outcome) except -1:
         "The answer stands in the outbox from `mark` on (counted from `sent`); a batch takes it out again and keeps it."
         cdef Batch batch = self.batch if request is None else request.batch
@@ -820,6 +730,7 @@ cdef class Channel(Source):
         """Output that the client has not taken yet."""
         return self.outbox.waiting()
 
+    @cython.final
     cdef int flush_soon(self) except -1:
         if self.corked or self.flushing or self.closed:
             return 0

@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import json
 import socket
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 
 from mcpfast import Context, Limits, MCPServer, _core, _spine
 from mcpfast._calls import Carriers
+from mcpfast._entry import ENCODE, Entry
 from mcpfast._stream import StreamChannel
 from mcpfast.errors import TOO_MANY_CALLS
 from mcpfast.server.host import Host
@@ -390,75 +390,26 @@ def test_a_respelled_line_that_no_parser_takes_is_refused_with_its_id(revision: 
 # ---------------------------------------------------------------------------------------------------- what others may hand in
 
 
-class Computed:
-    """Decoded arguments that are no Struct with slots: what they are is asked for as an attribute."""
-
-    def __init__(self, raw: Any) -> None:
-        self._read = json.loads(bytes(raw))
-
-    @property
-    def first(self) -> str:
-        return f"<{self._read['first']}>"
-
-    @property
-    def second(self) -> str:
-        return f"<{self._read['second']}>"
+class Empty(msgspec.Struct):
+    """Decoded arguments of which there are none."""
 
 
-class Given:
-    """An argument whose life can be watched."""
-
-
-def test_arguments_may_be_computed_and_may_fail() -> None:
-    """The failing one is an error of that call, and the arguments before it are let go."""
+def test_a_decoder_that_gives_something_else_is_refused() -> None:
+    """What is read at the offsets of a Struct must be that Struct."""
     server = make_server()
-    alive: list[Any] = []
-
-    class Failing:
-        def __init__(self, raw: Any) -> None:
-            pass
-
-        @property
-        def first(self) -> Given:
-            given = Given()
-            alive.append(weakref.ref(given))
-            return given
-
-        @property
-        def second(self) -> str:
-            raise LookupError("no second")
-
-    def join(first: str, second: str) -> str:
-        return first + second
-
-    def enter(name: str, decode: type) -> None:
-        server.catalog.table[name.encode()] = _spine.Entry(
-            name,
-            None,
-            join,
-            decode,
-            ("first", "second"),
-            kind=_spine.TEXT,
-            inline=True,
-            scalars=True,
-            decoded_type=decode,
-        )
-
-    enter("computed", Computed)
-    enter("failing", Failing)
+    server.catalog.table[b"odd"] = Entry(
+        "odd", None, lambda: 1, lambda raw: [], (), kind=ENCODE, inline=True, decoded_type=Empty
+    )
 
     async def scenario() -> None:
         async with connected(server, "2025-06-18") as wire:
-            for n in range(3):
-                arguments = {"first": n, "second": "b"}
-                called = await wire.ask("tools/call", {"name": "computed", "arguments": arguments})
-                assert text_of(called) == f"<{n}><b>"
-                failed = await wire.ask("tools/call", {"name": "failing", "arguments": arguments})
-                assert "error" in failed
-        assert len(alive) == 3
-        assert [one() for one in alive] == [None] * 3
+            assert "error" in await wire.ask("tools/call", {"name": "odd"})
 
     run(scenario())
+
+
+def test_a_type_without_slots_goes_the_other_way() -> None:
+    assert not Entry("odd", None, None, None, ("real",), decoded_type=complex).fast
 
 
 def test_what_an_encoder_sent_before_it_failed_is_kept() -> None:
@@ -472,8 +423,16 @@ def test_what_an_encoder_sent_before_it_failed_is_kept() -> None:
         session.channel.send(json.dumps(message).encode() + b"\n")
         raise LookupError("no result")
 
-    server.catalog.table[b"odd"] = _spine.Entry(
-        "odd", None, lambda: 1, lambda raw: None, (), kind=_spine.ENCODE, encode=encode, inline=True
+    server.catalog.table[b"odd"] = Entry(
+        "odd",
+        None,
+        lambda: 1,
+        lambda raw: Empty(),
+        (),
+        kind=ENCODE,
+        encode=encode,
+        inline=True,
+        decoded_type=Empty,
     )
 
     async def scenario() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from mcpfast._core import Table
-from mcpfast._spine import Entry
+from mcpfast._entry import Entry
 from mcpfast.errors import INVALID_PARAMS, MCPError, RegistrationError
 from mcpfast.protocol import messages, projection
 from mcpfast.protocol.revisions import Revision

@@ -47,7 +47,8 @@ from mcpfast.server.registered import ArgumentsRefused, Tool
 from mcpfast.server.session import Listen, Session
 
 if TYPE_CHECKING:
-    from mcpfast._spine import Channel, Entry, Request, Wire
+    from mcpfast._entry import Entry
+    from mcpfast._spine import Channel, Request, Wire
     from mcpfast.server.app import MCPServer
 
 Outcome = bytes | Coroutine[Any, Any, Any]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_origin
 import msgspec
 
 from mcpfast._core import json_string
-from mcpfast._spine import ENCODE, TEXT, Entry
+from mcpfast._entry import ENCODE, TEXT, Entry
 from mcpfast.errors import INVALID_PARAMS, MCPError, RegistrationError
 from mcpfast.protocol import messages
 from mcpfast.server.context import Context
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mcpfast.server.uri_template import UriTemplate
 
 SCALARS = frozenset({str, int, float, bool})
+PLAIN_SCALARS = frozenset({str, int, bool})  # what the hot way reads by itself
 
 
 class ArgumentsRefused(Exception):
@@ -126,6 +127,7 @@ class Tool:
             scalars=arguments_type is not None
             and SCALARS.issuperset(arguments_type.__annotations__.values()),
             decoded_type=arguments_type,
+            members=None if arguments_type is None else _scalar_members(arguments_type, handler.fields),
         )
 
     def describe(self) -> dict[str, Any]:
@@ -181,6 +183,24 @@ def _plain_type(signature: Signature | RawSignature) -> type | None:
         isinstance(kind, type) and not signature.returns_content and kind not in (list, tuple, set, frozenset)
     )
     return kind if plain else None
+
+
+def _scalar_members(
+    arguments_type: type[msgspec.Struct], fields: tuple[str, ...]
+) -> tuple[tuple[bytes, type] | tuple[bytes, type, object], ...] | None:
+    """What the hot way reads without msgspec: `(name as raw JSON, type)` or `(name, type, default)` for each parameter.
+
+    None where one of them is not a plain scalar, or has a default that is made anew for each call.
+    """
+    members: dict[str, tuple[bytes, type] | tuple[bytes, type, object]] = {}
+    for field in msgspec.structs.fields(arguments_type):
+        if field.type not in PLAIN_SCALARS or field.default_factory is not msgspec.NODEFAULT:
+            return None
+        name = json_string(field.encode_name)
+        members[field.name] = (
+            (name, field.type) if field.default is msgspec.NODEFAULT else (name, field.type, field.default)
+        )
+    return tuple(members[field] for field in fields)
 
 
 class Resource:
