@@ -65,6 +65,11 @@ cdef class Engine:
     cdef readonly size_t frame_bytes_max, id_bytes_max, output_high_bytes, output_low_bytes, output_bytes_max, output_cork_bytes
     cdef readonly Py_ssize_t connection_calls_max
     cdef Entry routed
+    cdef void* served_last  # the channel, only to be compared
+    cdef list unflushed     # channels whose answers leave together
+    cdef bint flushing
+    cdef int flush_later(self, Channel channel) except -1
+    cdef int flush_together(self) except -1
     cdef Shapes shapes
     cdef list shape_entries, shape_wires  # what each shape calls, and the wire where the message itself names it
     cdef size_t shapes_version

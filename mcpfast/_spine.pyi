@@ -76,6 +76,7 @@ class Engine:
         log_levels: Table,
         limits: Limits,
     ) -> None: ...
+    def end_of_turn(self) -> None: ...
 
 class Channel(Source):
     engine: Engine
