@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import logging
 import socket
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -489,3 +491,36 @@ def test_a_task_that_does_not_step_when_it_is_woken_is_an_error_and_no_endless_l
                 channel.feed(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
 
     run(scenario())
+
+
+def test_arguments_are_let_go_where_a_context_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call is an incident, and what was read for it is not kept."""
+    server = make_server()
+
+    def broken(self: Any, request: Any) -> Any:
+        raise LookupError("no context")
+
+    @server.tool
+    async def with_context(text: str, ctx: Context) -> str:
+        return text
+
+    monkeypatch.setattr("mcpfast.server.dispatch.Dispatcher.make_context", broken)
+    monkeypatch.setattr(
+        logging.getLogger("mcpfast"), "disabled", True
+    )  # kept tracebacks would hold the requests
+
+    async def scenario() -> None:
+        async with connected(server, "2025-06-18") as wire:
+            line = {"name": "with_context", "arguments": {"text": "x" * 100_000}}
+            called = await wire.ask("tools/call", line)
+            assert "Incident" in text_of(called)
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(50):
+                await wire.ask("tools/call", line)
+            assert tracemalloc.get_traced_memory()[0] - before < 1_000_000
+
+    tracemalloc.start()
+    try:
+        run(scenario())
+    finally:
+        tracemalloc.stop()
