@@ -41,6 +41,8 @@ _HOME = {
     "FunctionResource": "mcpfast.server.resources",
 }
 
+_ELSEWHERE = ("FastMCP", "FastMCPServer", "Server")  # what others call it
+
 if TYPE_CHECKING:
     from mcpfast import types
     from mcpfast.client import Client
@@ -106,9 +108,20 @@ def __getattr__(name: str) -> Any:
         return import_module("mcpfast.types")
     home = _HOME.get(name)
     if home is None:
-        raise AttributeError(f"module 'mcpfast' has no attribute {name!r}")
+        raise _unknown(name)
     value = globals()[name] = getattr(import_module(home), name)  # found once
     return value
+
+
+def _unknown(name: str) -> Exception:
+    if name not in _ELSEWHERE:
+        return AttributeError(f"module 'mcpfast' has no attribute {name!r}")
+    import sys
+
+    hint = f"mcpfast has no {name}; its class is MCPServer: from mcpfast import MCPServer"
+    # `from mcpfast import FastMCP` would replace the text of an AttributeError by its own.
+    importing = sys._getframe(2).f_code.co_name == "_handle_fromlist"
+    return ImportError(hint, name="mcpfast") if importing else AttributeError(hint)
 
 
 def __dir__() -> list[str]:

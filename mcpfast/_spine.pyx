@@ -118,7 +118,7 @@ cdef class Batch:
 
     cdef int send_if_whole(self) except -1:
         if self.sealed and self.pending == 0 and self.parts:
-            self.channel.send(b"[" + b",".join(self.parts) + b"]\n")
+            self.channel.put(b"[" + b",".join(self.parts) + b"]\n")
             self.parts.clear()
         return 0
 
@@ -748,6 +748,11 @@ cdef class Channel(Source):
 
     def send(self, bytes line not None):
         """One message of the server (newline included) behind what already waits."""
+        if not self.closed:
+            self.put(line)
+
+    def reply(self, bytes line not None):
+        """One answer (newline included) that no request of its own stands behind: to a batch, or to what is no message."""
         if not self.closed:
             self.put(line)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mcpfast.errors import AddressError, ConnectionClosed, MCPError, McpFastError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
 
     from mcpfast.client.terminal import Terminal
     from mcpfast.server.app import MCPServer
-    from mcpfast.transports.addresses import Address
 
 T = TypeVar("T")
 OBJECT_NAMES = ("mcp", "server", "app")
@@ -34,6 +34,7 @@ mcpfast COMMAND --help says more.""",
     "run": """
   mcpfast run notes.py                              over stdio, as a host starts it
   mcpfast run notes.py:server                       the object `server` of the file
+  mcpfast run notes.py:make_server                  what its function `make_server` returns
   mcpfast run notes.py --listen tcp://127.0.0.1:9000 --listen unix:///run/notes.sock
   mcpfast run notes.py --listen tcp://127.0.0.1:0   on a free port, which is told on stderr
   mcpfast run notes.py -- --verbose                 what stands behind -- is the file's own sys.argv
@@ -46,6 +47,7 @@ stdio ends when its client is gone. SIGTERM and SIGINT (Ctrl-C) let the calls in
     "call": """
   mcpfast call notes.py add '{"a": 1, "b": 2}'
   mcpfast call unix:///run/notes.sock now
+  mcpfast call notes.py sync --verbose 2>sync.log   with its progress, a line each
   mcpfast call add '{"a": 1}' --json -- npx -y some-server
 
 What the tool asks is asked at the terminal, and declined where there is none. Exit code 1: the tool failed.""",
@@ -134,6 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--loop", choices=("auto", "uvloop", "asyncio"), default="auto", help="the event loop (default: auto)"
     )
+    # What other tools have; known here, to be answered well.
+    run.add_argument("--host", help=argparse.SUPPRESS)
+    run.add_argument("--port", type=int, help=argparse.SUPPRESS)
 
     inspect = command("inspect", "Show what a server offers.", _inspect)
     _target(inspect)
@@ -144,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     call.add_argument("tool", metavar="TOOL", nargs="?")
     call.add_argument("args", metavar="ARGUMENTS", nargs="?", help="a JSON object (default: {})")
     call.add_argument("--json", action="store_true", help="the whole result as JSON")
+    call.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="progress and log messages on stderr, even where it is no terminal",
+    )
 
     command("version", "Show the version.", _version)
     return parser
@@ -171,21 +182,19 @@ def _target(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: Any) -> None:
+    if options.host is not None or options.port is not None:
+        from mcpfast.transports.addresses import Address
+
+        address = Address("tcp", options.host or "127.0.0.1", 8000 if options.port is None else options.port)
+        raise Refusal(f"run: there is no --host or --port here; write --listen {address}")
     server = load(options.file, options.behind)
-    addresses = options.listen or ["stdio"]
     try:
-        server.run(addresses, loop=options.loop, ready=None if addresses == ["stdio"] else _tell)
+        server.run(options.listen or ["stdio"], loop=options.loop)
     except (McpFastError, ImportError):  # an address that cannot be served, a loop that is not installed
         raise
     except Exception as error:  # the file's own lifespan, say
         _show(error, sys.argv[0])
         raise Failed from None
-
-
-def _tell(addresses: list[Address]) -> None:
-    """On stderr, since stdout may be the stream: who starts servers reads here which port was given."""
-    for address in addresses:
-        print(f"mcpfast: listening on {address}", file=sys.stderr, flush=True)
 
 
 def _version(options: Any) -> None:
@@ -222,7 +231,7 @@ def _call(options: Any) -> int:
         arguments = msgspec.json.decode(options.args or "{}", type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise Refusal(f"ARGUMENTS must be a JSON object, as in '{{\"a\": 1}}': {error}") from None
-    terminal = Terminal()
+    terminal = Terminal(verbose=options.verbose)
     try:
         made = client(options, terminal)
         text, failed = _together(inspection.call(made, options.tool, arguments, as_json=options.json))
@@ -251,6 +260,7 @@ def _together(asked: Coroutine[Any, Any, T]) -> T:
 def client(options: Any, terminal: Terminal | None = None) -> Any:
     """A Client for the target of the command line; `terminal` answers what the server asks."""
     from mcpfast.client import Client
+    from mcpfast.transports.addresses import parse
 
     timeout_s = options.timeout
     if timeout_s is None and not (terminal is not None and terminal.asks):
@@ -262,12 +272,15 @@ def client(options: Any, terminal: Terminal | None = None) -> Any:
     if target is None:
         raise Refusal("what is the TARGET? FILE.py, tcp://HOST:PORT, unix:///PATH, or a command behind --")
     if isinstance(target, str):
-        scheme, separator, _ = target.partition("://")
-        if separator and scheme not in ("tcp", "unix"):
+        scheme, colon, rest = target.partition(":")
+        if colon and scheme in ("tcp", "unix"):
+            parse(target)  # it names the right spelling
+        elif rest.startswith("//"):
             raise Refusal(
                 f"{target!r}: {scheme}:// is not spoken here; write tcp://HOST:PORT or unix:///PATH"
             )
-        target = target if separator else load(target)
+        else:
+            target = load(target)
     try:
         return Client(target, **settings)
     except AddressError:
@@ -277,9 +290,9 @@ def client(options: Any, terminal: Terminal | None = None) -> Any:
 
 
 def load(text: str, arguments: Sequence[str] = ()) -> MCPServer[Any]:
-    """The server object of `FILE.py[:OBJECT]`; the file sees `arguments` as its own. Raises Refusal, which says what to write.
+    """The server that `FILE.py[:OBJECT]` is or makes; the file sees `arguments` as its own.
 
-    Raises Failed when the file raises, after its traceback was shown.
+    Raises Refusal, which says what to write, and Failed when the file raises, after its traceback was shown.
     """
     path, colon, name = text.rpartition(":")
     if not colon or name.endswith(".py"):
@@ -291,7 +304,7 @@ def load(text: str, arguments: Sequence[str] = ()) -> MCPServer[Any]:
 
 
 def _execute(path: str, arguments: Sequence[str]) -> Any:
-    """The module of a file, run as an import runs it. What it prints goes to stderr: stdout belongs to the protocol."""
+    """The module of a file, run as an import runs it."""
     from importlib.machinery import SourceFileLoader
     from importlib.util import module_from_spec, spec_from_file_location
 
@@ -304,9 +317,17 @@ def _execute(path: str, arguments: Sequence[str]) -> Any:
     module = sys.modules[name] = module_from_spec(spec)
     sys.path.insert(0, os.path.dirname(absolute))
     sys.argv = [path, *arguments]
+    with _theirs(absolute):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _theirs(path: str) -> Iterator[None]:
+    """Around the code of their file: what it prints goes to stderr (stdout belongs to the protocol), what it raises is shown."""
     stdout, sys.stdout = sys.stdout, sys.stderr
     try:
-        spec.loader.exec_module(module)
+        yield
     except SystemExit as left:
         if left.code in (None, 0):  # `FILE.py -- --help`
             raise
@@ -314,11 +335,10 @@ def _execute(path: str, arguments: Sequence[str]) -> Any:
             print(left.code, file=sys.stderr)
         raise Failed from None
     except Exception as error:
-        _show(error, absolute)
+        _show(error, path)
         raise Failed from None
     finally:
         sys.stdout = stdout
-    return module
 
 
 def _show(error: Exception, path: str) -> None:
@@ -359,6 +379,8 @@ def _find(module: Any, path: str, name: str) -> MCPServer[Any]:
         found = getattr(module, name, None)
         if isinstance(found, MCPServer):
             return found
+        if callable(found) and not isinstance(found, type):
+            return _made_by(found, path, name)
         what = "has no object" if found is None else "has no MCPServer under the name"
         raise Refusal(f"{path} {what} {name!r}{_others(module)}")
     for usual in OBJECT_NAMES:
@@ -370,6 +392,25 @@ def _find(module: Any, path: str, name: str) -> MCPServer[Any]:
     if not all_found:
         raise Refusal(f"{path} makes no MCPServer; it needs one, as in  server = MCPServer('name')")
     raise Refusal(f"{path}: which object is the server? write {path}:OBJECT{_others(module)}")
+
+
+def _made_by(factory: Any, path: str, name: str) -> MCPServer[Any]:
+    import inspect
+
+    from mcpfast.server.app import MCPServer
+
+    usual = "a function that makes a server takes no arguments, is not async, and returns an MCPServer"
+    try:
+        inspect.signature(factory).bind()
+    except (TypeError, ValueError) as error:
+        raise Refusal(f"{path}:{name}: {error}; {usual}") from None
+    made = None
+    if not inspect.iscoroutinefunction(factory):
+        with _theirs(os.path.abspath(path)):
+            made = factory()
+    if not isinstance(made, MCPServer):
+        raise Refusal(f"{path}:{name} gives no MCPServer; {usual}")
+    return made
 
 
 def _others(module: Any) -> str:

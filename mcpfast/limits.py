@@ -17,6 +17,8 @@ class Limits(NamedTuple):
     depth_max: int = 256  # nesting of one message; above 1,000 it counts as 1,000
     batch_messages_max: int = 1_000  # messages of one JSON-RPC batch (2025-03-26)
     id_bytes_max: int = 1_024  # a request id as it stands on the wire
+    head_bytes_max: int = 16 << 10  # the head of an HTTP request
+    headers_max: int = 100  # headers in it
     # --- what may wait
     connection_calls_max: int = 4_096  # calls in flight on one connection; above it they are refused (4290)
     connections_max: int = 10_000  # open sockets of one process
@@ -31,6 +33,9 @@ class Limits(NamedTuple):
     )  # answers of one batch are joined up to here, then written while the batch goes on
     # --- how long
     idle_s: float = 0.0  # a socket without a message and without a call in flight is closed; 0 never
+    head_s: float = 20.0  # an HTTP request that has begun to come is whole within
+    keep_alive_s: float = 75.0  # an HTTP connection without a request stays open
+    session_idle_s: float = 3_600.0  # a legacy HTTP session that nobody uses
     eof_grace_s: float = 1.0  # after EOF on stdin what was received may still be answered
     drain_s: float = 5.0  # after SIGTERM or SIGINT calls in flight may still end
     question_s: float = 300.0  # an elicitation, sampling or roots request to the client

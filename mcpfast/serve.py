@@ -10,15 +10,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mcpfast.errors import AddressError
 from mcpfast.server.host import Host
-from mcpfast.transports.addresses import Address, parse
+from mcpfast.transports.addresses import FORMS, Address, parse
 
 if TYPE_CHECKING:
     from mcpfast.server.app import MCPServer
+    from mcpfast.transports.http import HttpListener
     from mcpfast.transports.sockets import Listener
     from mcpfast.transports.stdio import Diversion, Stdio
 
@@ -31,10 +32,12 @@ def run(
     *,
     loop: str = "auto",
     ready: Callable[[list[Address]], None] | None = None,
+    **foreign: object,
 ) -> None:
     """Serves on a loop of its own until the end. `loop` is "uvloop", "asyncio", or "auto": uvloop where it is installed.
 
-    `ready` as for `serve`.
+    `ready` as for `serve`; where none is given, one line on stderr tells each address that is listened on. `foreign` is
+    refused: AddressError for `host` and `port`, TypeError for the rest. Ctrl-C at a terminal that is stdin raises SystemExit(130).
     """
     try:
         asyncio.get_running_loop()
@@ -42,13 +45,22 @@ def run(
         pass
     else:
         raise RuntimeError("a loop is running already: write `await server.run_async(...)` here")
-    addresses = _addresses(transport)
+    addresses = _addresses(transport, foreign)
     if any(address.kind == "stdio" for address in addresses):
         _check_standard_descriptors()
+    alone = addresses == [Address("stdio")]
+    by_hand = alone and os.isatty(0)
+    if ready is None and (by_hand or not alone):
+        ready = _tell
+    ended_by = None
     runner = _new_loop(loop)
     asyncio.set_event_loop(runner)
     try:
-        runner.run_until_complete(serve(server, addresses, signals=True, ready=ready))
+        ended_by = runner.run_until_complete(serve(server, addresses, signals=True, ready=ready))
+    except KeyboardInterrupt:  # before it served: in the lifespan
+        if not by_hand:
+            raise
+        ended_by = signal.SIGINT
     finally:
         try:
             _cancel_all(runner)
@@ -58,6 +70,32 @@ def run(
             runner.close()
             if any(address.kind == "stdio" for address in addresses):
                 _do_not_linger()
+    if by_hand and ended_by == signal.SIGINT:
+        raise SystemExit(128 + ended_by)
+
+
+def _tell(addresses: list[Address]) -> None:
+    """To whoever started the server: where it listens, which port was given; over stdio alone, to a person, what it waits for.
+
+    On stderr, since stdout may be the stream.
+    """
+    lines = [f"listening on {address}" for address in addresses]
+    if addresses == [Address("stdio")]:
+        waits = "this server speaks MCP on stdin and stdout, and waits for a client (Ctrl-C stops it)"
+        lines = [f"{waits}; to try it: mcpfast inspect -- {_command()}"]
+    with contextlib.suppress(OSError, AttributeError):  # without a stderr that is read it serves, too
+        sys.stderr.write("".join(f"mcpfast: {line}\n" for line in lines))
+        sys.stderr.flush()
+
+
+def _command() -> str:
+    """What was typed to start this process; of the script `mcpfast` the name alone."""
+    import shlex
+
+    words = sys.orig_argv
+    if os.path.basename("".join(words[1:2])) == "mcpfast":
+        words = ["mcpfast", *words[2:]]
+    return shlex.join(words)
 
 
 async def serve(
@@ -66,13 +104,15 @@ async def serve(
     *,
     signals: bool = False,
     ready: Callable[[list[Address]], None] | None = None,
-) -> None:
+    **foreign: object,
+) -> int | None:
     """Serves inside the running loop until the client is gone (stdio alone) or the task is cancelled.
 
     `ready(addresses)` is called when every listener accepts, with the ports that were given for port 0. `signals` True: SIGTERM,
-    SIGINT and SIGHUP begin a drain, a second one ends at once. Raises AddressError where an address cannot be served.
+    SIGINT and SIGHUP begin a drain, a second one ends at once. Returns the signal that ended it, None where none did. Raises
+    AddressError where an address cannot be served, or for `host` and `port`, and TypeError for what else is `foreign`.
     """
-    addresses = _addresses(transport)
+    addresses = _addresses(transport, foreign)
     if server.state_keys is None and "MCPFAST_STATE_KEYS" in os.environ:
         from mcpfast.server.sealed import KeyRing
 
@@ -82,11 +122,12 @@ async def serve(
         async with Host(server, warm=os.environ.get("MCPFAST_WARM_TASKS", "1") != "0") as host:
             serving = Serving(host)
             try:
-                serving.open(addresses, diverted)
+                await serving.open(addresses, diverted)
                 with _signals(serving) if signals else contextlib.nullcontext():
                     if ready is not None:
                         ready(serving.addresses)
                     await serving.ended
+                return serving.ended_by
             finally:
                 serving.close()
 
@@ -112,18 +153,26 @@ class Serving:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.ended: asyncio.Future[None] = host.loop.create_future()
+        self.ended_by: int | None = None  # the signal that began the end
         self.addresses: list[Address] = []
-        self._listeners: list[Listener] = []
+        self._listeners: list[Listener | HttpListener] = []
         self._stdio: Stdio | None = None
         self._draining = False
 
-    def open(self, addresses: Sequence[Address], diverted: Diversion | None) -> None:
+    async def open(self, addresses: Sequence[Address], diverted: Diversion | None) -> None:
         for address in addresses:
             if diverted is not None and address.kind == "stdio":
                 from mcpfast.transports.stdio import Stdio
 
                 self._stdio = Stdio(self.host, diverted, self._stdio_closed)
                 self.addresses.append(address)
+            elif address.kind == "http":
+                from mcpfast.transports.http import HttpListener
+
+                over_http = HttpListener(self.host, address)
+                self._listeners.append(over_http)
+                await over_http.start()
+                self.addresses.append(over_http.address)
             else:
                 from mcpfast.transports.sockets import Listener
 
@@ -136,12 +185,13 @@ class Serving:
         if not self._listeners or self._draining:
             self._check_ended()
 
-    def drain(self) -> None:
+    def drain(self, ended_by: int | None = None) -> None:
         """Begins an orderly end: nothing new is read, calls in flight may end within `limits.drain_s`. Again: ends at once."""
         if self._draining:
             self._end()
             return
         self._draining = True
+        self.ended_by = ended_by
         self.host.engine.closing = True
         deadline_s = self.host.server.limits.drain_s
         for listener in self._listeners:
@@ -169,14 +219,19 @@ class Serving:
             self._stdio.stream.close("the server is closing")
 
 
-def _addresses(transport: str | Sequence[str | Address]) -> list[Address]:
-    """Raises AddressError for what cannot be served, before anything is opened."""
+def _addresses(transport: str | Sequence[str | Address], foreign: Mapping[str, Any]) -> list[Address]:
+    """Raises AddressError for what cannot be served, before anything is opened; `foreign` is what other servers' `run` takes."""
+    if transport in ("stdio", "tcp") and ("host" in foreign or "port" in foreign):
+        meant = Address("tcp", foreign.get("host") or "127.0.0.1", foreign.get("port") or 8000)
+        raise AddressError(f'host and port are part of the address: write "{meant}"; there are {FORMS}')
     texts = [transport] if isinstance(transport, str) else list(transport)
     addresses = [text if isinstance(text, Address) else parse(text) for text in texts]
     if not addresses:
         raise AddressError("nothing to serve on: give at least one address")
     if sum(address.kind == "stdio" for address in addresses) > 1:
         raise AddressError("stdio can be served once only")
+    if foreign:
+        raise TypeError(f"there is no option {' or '.join(map(repr, foreign))} for serving")
     return addresses
 
 
@@ -207,7 +262,7 @@ def _signals(serving: Serving) -> Any:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup means what it says
         ours.append(signal.SIGHUP)
     for number in ours:
-        loop.add_signal_handler(number, serving.drain)
+        loop.add_signal_handler(number, serving.drain, number)
     try:
         yield
     finally:

@@ -27,6 +27,13 @@ INITIALIZE = (
 DEADLINE_S = 30
 
 SERVER = "from mcpfast import MCPServer, ToolError\n"
+FACTORIES = (
+    SERVER
+    + "import sys\nserver = MCPServer('made')\n"
+    + "def make():\n    print('making', sys.argv[1:])\n    return server\n"
+    + "def needs(name): ...\nasync def later(): return server\ndef gives_none(): ...\n"
+    + "def fails(): raise KeyError('no settings')\nclass Notes(MCPServer): ...\n"
+)
 TWO = SERVER + "first = MCPServer('first')\nsecond = MCPServer('second')\nother = 1\n"
 
 
@@ -77,7 +84,7 @@ WRONG = {
         ["run", ECHO, "--listen", "nowhere"],
         '\'nowhere\' is no address; use "stdio", "tcp://HOST:PORT"',
     ),
-    "listen on http": (["run", ECHO, "--listen", "http://x"], "HTTP is not served by this version"),
+    "listen on http": (["run", ECHO, "--listen", "http://x"], "HTTP needs a port"),
     "listen on no port": (["run", ECHO, "--listen", "tcp://h:x"], "TCP needs a port from 0 to 65535"),
     "listen twice": (
         ["run", ECHO, "--listen", "stdio", "--listen", "stdio"],
@@ -89,7 +96,7 @@ WRONG = {
     ),
     "nobody there": (["inspect", "tcp://127.0.0.1:1"], "Cannot connect to 127.0.0.1 port 1"),
     "no socket": (["call", "unix:///nowhere/x.sock", "echo"], "/nowhere/x.sock"),
-    "bad port": (["inspect", "tcp://127.0.0.1"], "write tcp://HOST:PORT"),
+    "bad port": (["inspect", "tcp://127.0.0.1"], "TCP needs a port from 0 to 65535"),
     "no command": (["inspect", "--", "mcpfast-no-such-command"], "Cannot start 'mcpfast-no-such-command'"),
     "no target": (["inspect"], "what is the TARGET?"),
     "no tool": (["call", ECHO], "call needs a TARGET and a TOOL"),
@@ -107,7 +114,23 @@ WRONG = {
     "no command word": ([], "the following arguments are required: COMMAND; see mcpfast --help"),
     "no such word": (["serve", ECHO], "invalid choice: 'serve'"),
     "no FILE": (["run"], "the following arguments are required: FILE.py[:OBJECT]; see mcpfast run --help"),
-    "no such option": (["run", ECHO, "--port", "1"], "unrecognized arguments: --port 1"),
+    "no such option": (["run", ECHO, "--reload"], "unrecognized arguments: --reload"),
+    "another tool's port": (["run", ECHO, "--port", "9"], "write --listen tcp://127.0.0.1:9\n"),
+    "another tool's host": (["run", ECHO, "--host", "::"], "write --listen tcp://[::]:8000\n"),
+    "two slashes": (
+        ["run", ECHO, "--listen", "unix:/run/x"],
+        "'unix:/run/x': a Unix socket needs two slashes",
+    ),
+    "target with a slash": (["inspect", "unix:/run/x"], "write unix:///run/x\n"),
+    "TCP without slashes": (["call", "tcp:127.0.0.1:9", "now"], "write tcp://127.0.0.1:9\n"),
+    "relative": (["inspect", "unix://run/x"], f"write unix://{os.getcwd()}/run/x\n"),
+    "a factory with arguments": (
+        ["run", "{factories}:needs"],
+        ":needs: missing a required argument: 'name'; a function that makes a server takes no arguments",
+    ),
+    "an async factory": (["run", "{factories}:later"], ":later gives no MCPServer; a function that makes"),
+    "a factory of nothing": (["run", "{factories}:gives_none"], ":gives_none gives no MCPServer"),
+    "a class": (["run", "{factories}:Notes"], "has no MCPServer under the name 'Notes' (there is server)"),
 }
 
 
@@ -116,6 +139,7 @@ def test_wrong_usage_gets_one_line_and_exit_code_2(
     arguments: list[str], sentence: str, file: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {"two": file(TWO, "two.py"), "empty": file("x = 1\n", "empty.py")}
+    files["factories"] = file(FACTORIES, "factories.py")
     code, out, err = said(capsys, *(argument.format(**files) for argument in arguments))
     assert (code, out) == (2, "")
     assert sentence.format(**files) in err
@@ -218,6 +242,15 @@ def test_which_object_is_served(file: Any) -> None:
     assert cli.load(file(TWO) + ":second").name == "second"
     assert cli.load(file(SERVER + "anything = MCPServer('one')\n", "one.py")).name == "one"
     assert cli.load(file(TWO + "mcp = second\n", "mcp_first.py")).name == "second"
+
+
+def test_a_function_may_make_the_server(file: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    path = file(FACTORIES)
+    assert cli.load(path + ":make", ["--a"]).name == "made"
+    assert capsys.readouterr() == ("", "making ['--a']\n")  # stdout belongs to the protocol
+    code, _, err = said(capsys, "run", path + ":fails")
+    assert code == 1 and err.endswith("KeyError: 'no settings'\n")
+    assert err.count('File "') == 1 and "in fails" in err
 
 
 def test_a_file_finds_what_stands_beside_it(file: Any) -> None:
@@ -358,6 +391,23 @@ def test_a_question_is_asked_at_the_terminal(protocol: str) -> None:
         assert typist.result() == "2 cups, with milk\n"
 
 
+def test_what_is_neither_yes_nor_no_is_asked_again_three_times_in_all() -> None:
+    with Typist("call", ECHO, "order_coffee") as typist:
+        for _ in range(2):
+            typist.sees("Answer? [Y/n] ")
+            typist.types("2\n")
+            typist.sees("yes or no?")
+        typist.sees("Answer? [Y/n] ")
+        typist.types("YES\n")
+        typist.sees("cups: integer > ")
+    with Typist("call", ECHO, "order_coffee") as typist:
+        for _ in range(3):
+            typist.sees("Answer? [Y/n] ")
+            typist.types("2\n")
+        typist.sees("taken as no")
+        assert typist.result() == "No coffee, then.\n"
+
+
 @pytest.mark.parametrize("typed", ["n\n", "\x04"], ids=["no", "Ctrl-D"])
 def test_a_question_may_be_declined_or_left(typed: str) -> None:
     with Typist("call", ECHO, "order_coffee") as typist:
@@ -392,6 +442,16 @@ def test_progress_is_shown_at_the_terminal() -> None:
         typist.sees("######..................  1/4  1 of 4")
         typist.sees("########################  4/4  4 of 4")
         assert typist.result() == "4\n"
+
+
+def test_without_a_terminal_progress_is_shown_when_asked_for(
+    file: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count = ("call", ECHO, "count", '{"to": 2}')
+    assert said(capsys, *count) == (0, "2\n", "")
+    assert said(capsys, *count, "--verbose") == (0, "2\n", "1/2  1 of 2\n2/2  2 of 2\n")
+    pays = ("call", file(PAGE), "pay", "--protocol", "legacy", "-v")
+    assert said(capsys, *pays) == (0, "decline\n", "warning: {'cents': 5}\n")
 
 
 # ---------------------------------------------------------------------------------------------- run

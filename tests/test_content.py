@@ -117,6 +117,74 @@ def test_a_value_without_a_schema_becomes_blocks(value: Any, content: list[Any])
     assert wire(to_call_result(value, returning(Any))) == {"content": content}
 
 
+class Named:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __str__(self) -> str:
+        return self._name
+
+
+@pytest.mark.parametrize(
+    ("value", "content"),
+    [
+        (Named('a " b'), [text('"a \\" b"')]),
+        ({"a": [Named("n"), 1]}, [text('{"a":["n",1]}')]),
+        ([Named("n"), 1], [text('["n",1]')]),
+        ([Named("n"), Image(data=PNG)], [text('"n"'), PICTURE]),
+        (1j, [text('"1j"')]),
+        (ValueError("no"), [text('"no"')]),
+    ],
+    ids=repr,
+)
+def test_without_a_promise_an_object_is_what_str_says(value: Any, content: list[Any]) -> None:
+    assert wire(to_call_result(value, returning(Any))) == {"content": content}
+    assert wire(to_call_result(value, of_nothing())) == {"content": content}
+
+
+def test_without_a_promise_an_iterator_is_a_list() -> None:
+    assert wire(to_call_result((n for n in [1, Named("n")]), of_nothing())) == {"content": [text('[1,"n"]')]}
+
+
+def of_nothing() -> Signature:
+    return Signature.of(lambda: None, context_type=Context)
+
+
+@pytest.mark.parametrize("kind", [str, dict[str, Any], list[Any], object, list, Named, Image, None], ids=str)
+def test_what_promises_something_else_tells_nothing_of_an_object(kind: Any) -> None:
+    for signature in (returning(kind), returning(kind, structured_output=False)):
+        for value in (Named("secret"), [Named("secret")], {"a": Named("secret")}):
+            with pytest.raises(TypeError) as caught:
+                to_call_result(value, signature)
+            assert "secret" not in str(caught.value)
+
+
+def test_some_mistakes_are_mistakes_even_without_a_promise() -> None:
+    for value, message in (
+        ({"image": Image(data=b"")}, "a result of type Image cannot be written"),
+        ({(1, 2): Named("n")}, "keys of type tuple"),
+        ({"a": Named("\ud800")}, "lone surrogate"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            to_call_result(value, of_nothing())
+
+
+@pytest.mark.parametrize("kind", [list[Any], list[object], tuple[Any, ...]], ids=str)
+def test_media_in_a_list_of_anything_are_blocks_and_data(kind: Any) -> None:
+    value = ["a", Image(data=PNG), {"k": 1}]
+    content = [text("a"), PICTURE, text('{"k":1}')]
+    result = wire(to_call_result(tuple(value) if kind == tuple[Any, ...] else value, returning(kind)))
+    assert result == {"content": content, "structuredContent": {"result": ["a", PICTURE, {"k": 1}]}}
+    assert wire(to_call_result(value, of_nothing())) == {"content": content}
+    plain = to_call_result(["a"], returning(kind))
+    assert wire(plain) == {"content": [text('["a"]')], "structuredContent": {"result": ["a"]}}
+
+
+def test_media_where_other_data_was_promised_do_not_conform() -> None:
+    with pytest.raises(TypeError, match="does not conform"):
+        to_call_result([Image(data=PNG)], returning(list[int]))
+
+
 def test_a_list_that_is_annotated_as_content_is_never_json() -> None:
     signature = returning(list[str | Image])
     assert wire(to_call_result([], signature)) == {"content": []}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import mcpfast
 from mcpfast import Context, MCPError, MCPServer, ResourceNotFound, ToolError
 from tests.wire import MODERN, REVISIONS, Wire, connected, run
 
@@ -369,3 +370,20 @@ def test_what_a_client_wrote_is_quoted_in_one_short_line(revision: str) -> None:
                 assert len(message) < 2_000, method
 
     run(scenario())
+
+
+@pytest.mark.parametrize("name", ["FastMCP", "FastMCPServer", "Server"])
+def test_what_others_call_the_server_is_answered_with_our_name(name: str) -> None:
+    sentence = f"mcpfast has no {name}; its class is MCPServer: from mcpfast import MCPServer"
+    with pytest.raises(ImportError, match=sentence):
+        exec(f"from mcpfast import {name}")
+    with pytest.raises(AttributeError, match=sentence):
+        getattr(mcpfast, name)
+    assert not hasattr(mcpfast, name)
+
+
+def test_a_name_that_nobody_has() -> None:
+    with pytest.raises(ImportError, match="cannot import name 'Nothing' from 'mcpfast'"):
+        exec("from mcpfast import Nothing")
+    with pytest.raises(AttributeError, match="module 'mcpfast' has no attribute 'Nothing'"):
+        getattr(mcpfast, "Nothing")  # noqa: B009 - mypy knows better

@@ -171,6 +171,27 @@ COMPLETE = {
 
 
 @all_revisions
+@pytest.mark.parametrize(
+    "given", [None, "text", [1], {}, {"content": "text"}, {"resultType": "complete"}], ids=repr
+)
+def test_what_middleware_may_not_return(revision: str, given: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def forgets(request: Any, call_next: Callable[[Any], Any]) -> Any:
+        result = await call_next(request)
+        return given if request.method.startswith("tools/") else result
+
+    async def scenario() -> None:
+        async with connected(make_server(middleware=[forgets]), revision) as wire:
+            crashed = await wire.call("echo", {"text": "x"})
+            assert crashed["isError"] and "Incident" in text_of(crashed)
+            if not isinstance(given, dict):
+                error = await wire.error("tools/list")
+                assert error["code"] == -32603 and "Incident" in error["message"]
+
+    run(scenario())
+    assert "middleware returned" in caplog.text
+
+
+@all_revisions
 def test_middleware_sees_errors_and_lets_them_pass(revision: str) -> None:
     seen: list[str] = []
 

@@ -246,6 +246,7 @@ def test_prompts_and_templates_are_completed(revision: str) -> None:
         (None, {"values": []}),
         ([], {"values": []}),
         (("a", "b"), {"values": ["a", "b"]}),
+        ("one", {"values": ["one"]}),
         (Completion(values=["a"], total=5, has_more=True), {"values": ["a"], "total": 5, "hasMore": True}),
         ([str(n) for n in range(100)], {"values": [str(n) for n in range(100)]}),
         (
@@ -264,6 +265,20 @@ def test_what_a_completer_may_give(revision: str, given: Any, expected: dict[str
             assert (await wire.request("completion/complete", ask(PROMPT)))["completion"] == expected
 
     run(scenario())
+
+
+@all_revisions
+@pytest.mark.parametrize(
+    "given", [5, [1], {"total": 1}, {"values": "ab"}, Completion(values=[None]), b"ab"], ids=repr
+)
+def test_what_a_completer_may_not_give(revision: str, given: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with connected(completing(lambda ref, argument: given)[0], revision) as wire:
+            error = await wire.error("completion/complete", ask(PROMPT))
+            assert error["code"] == -32603 and "Incident" in error["message"]
+
+    run(scenario())
+    assert "a completer returns a list of str, a Completion or None, not " in caplog.text
 
 
 @all_revisions

@@ -276,6 +276,60 @@ def test_what_does_not_fit_is_refused_in_one_line(name: str, value: Any, message
     assert str(caught.value) == message
 
 
+class Number(enum.Enum):
+    ONE = 1
+    TWO = 2
+
+
+class Deep(msgspec.Struct):
+    number: Number
+    inner: Deep | None = None
+
+
+def choose(
+    colour: Colour = Colour.RED,
+    number: Number | None = None,
+    mode: Literal["fast", "slow"] | int = "fast",
+    many: list[Colour] = [],  # noqa: B006
+    pair: tuple[int, Colour] = (1, Colour.RED),
+    by_name: dict[str, Colour] = {},  # noqa: B006
+    options: Options = {},  # noqa: B006
+    deep: Deep | None = None,
+    by_colour: dict[Colour, int] = {},  # noqa: B006
+    count: int = 0,
+) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("colour", "green", 'Invalid enum value \'green\' - at `$.colour`; allowed: "red", "blue"'),
+        ("number", 3, "Invalid enum value 3 - at `$.number`; allowed: 1, 2"),
+        ("mode", "no", 'Invalid enum value \'no\' - at `$.mode`; allowed: "fast", "slow"'),
+        ("many", ["red", "no"], 'Invalid enum value \'no\' - at `$.many[1]`; allowed: "red", "blue"'),
+        ("pair", [1, "no"], 'Invalid enum value \'no\' - at `$.pair[1]`; allowed: "red", "blue"'),
+        ("by_name", {"k": "no"}, 'Invalid enum value \'no\' - at `$.by_name[...]`; allowed: "red", "blue"'),
+        (
+            "options",
+            {"mode": "no"},
+            'Invalid enum value \'no\' - at `$.options.mode`; allowed: "fast", "slow"',
+        ),
+        (
+            "deep",
+            {"number": 1, "inner": {"number": 3}},
+            "Invalid enum value 3 - at `$.deep.inner.number`; allowed: 1, 2",
+        ),
+        ("by_colour", {"no": 1}, "Invalid enum value 'no' - at `key` in `$.by_colour`"),
+        ("count", "no", "Expected `int`, got `str` - at `$.count`"),
+    ],
+)
+def test_a_wrong_choice_is_told_the_right_ones(name: str, value: Any, message: str) -> None:
+    signature = of(choose)
+    with pytest.raises(msgspec.ValidationError) as caught:
+        signature.decode(msgspec.json.encode({name: value}))
+    assert signature.explain(caught.value) == message
+
+
 def test_a_refused_union_takes_the_member_that_knows_most() -> None:
     class Wide(msgspec.Struct):
         x: int
@@ -352,6 +406,93 @@ async def async_generator(a: int) -> Any:
 def test_what_cannot_be_a_handler(fn: Any, message: str) -> None:
     with pytest.raises(RegistrationError, match=message):
         of(fn)
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+Short = Annotated[str, msgspec.Meta(max_length=2)]
+NOT_GIVEN = object()
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"),
+    [
+        (int, "s"),
+        (int, True),
+        (int, []),
+        (float, "1"),
+        (bool, 1),
+        (str, 3),
+        (str, b"s"),
+        (int | None, "s"),
+        (Short, 3),
+        (Literal["a", "b"], "c"),
+        (Literal["a", "b"] | None, 1),
+    ],
+    ids=str,
+)
+def test_a_default_of_another_type_is_refused(kind: Any, default: Any) -> None:
+    def find(a: Any = default, *, b: int) -> None: ...
+
+    find.__annotations__["a"] = kind
+    with pytest.raises(RegistrationError) as caught:
+        of(find)
+    said = str(caught.value)
+    assert said.startswith(
+        f"find(): the default {default!r} of the parameter `a` does not fit its annotation `"
+    )
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"),
+    [
+        (str, None),
+        (int, Level.LOW),
+        (int, 10**30),
+        (float, 1),
+        (float, float("inf")),
+        (int | str, "s"),
+        (Short, "longer than it may be"),
+        (Literal["a", 1] | float, 2.5),
+        (int, NOT_GIVEN),
+        (Colour, Colour.RED),
+        (object, 3),
+        (Any, "s"),
+    ],
+    ids=str,
+)
+def test_a_default_that_fits_or_says_not_given_is_kept(kind: Any, default: Any) -> None:
+    def find(a: Any = default) -> None: ...
+
+    find.__annotations__["a"] = kind
+    assert of(find).decode(b"{}").a == default
+
+
+# ------------------------------------------------------------------------------- any JSON
+
+
+class Anything(msgspec.Struct):
+    inside: object
+
+
+@pytest.mark.parametrize("value", [None, True, 1, 2.5, "s", [1, "a"], {"a": {"b": None}}], ids=repr)
+def test_an_object_is_any_json(value: Any) -> None:
+    def take(
+        a: object, b: list[object], c: Anything, d: object | None = 5, e: dict[str, object] | int = 0
+    ) -> None: ...
+
+    arguments = {"a": value, "b": [value], "c": {"inside": value}, "d": value, "e": {"k": value}}
+    signature = of(take)
+    read = signature.decode(msgspec.json.encode(arguments))
+    assert msgspec.to_builtins(read) == arguments
+    assert signature.input_schema["properties"]["a"] == {}
+    assert signature.convert({"a": "t", "b": "[1]", "c": '{"inside": 1}'})["a"] == "t"
+
+
+# ------------------------------------------------------------------------------- annotations and schemas
 
 
 def test_annotations_that_cannot_be_read_say_what_to_change() -> None:

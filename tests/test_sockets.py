@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import select
 import socket
 import stat
 import subprocess
@@ -190,6 +192,44 @@ def test_what_is_no_socket_is_not_removed(tmp_path: Path) -> None:
 def test_addresses_that_cannot_be(text: str) -> None:
     with pytest.raises(AddressError):
         parse(text)
+
+
+HTTP_HERE = "is not served by this version; for Streamable HTTP write http://127.0.0.1:8000"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("unix:/run/x.sock", "write unix:///run/x.sock"),
+        ("unix://run/x.sock", f"write unix://{os.getcwd()}/run/x.sock"),
+        ("unix:x.sock", f"write unix://{os.getcwd()}/x.sock"),
+        ("unix://", "as in unix:///run/notes.sock"),
+        ("tcp:[::1]:9000", "write tcp://[::1]:9000"),
+        ("tcp", "as in tcp://127.0.0.1:9000"),
+        ("sse", HTTP_HERE),
+        ("streamable-http", HTTP_HERE),
+        ("https://127.0.0.1:8000/mcp", HTTP_HERE),
+        ("http://127.0.0.1/mcp", "HTTP needs a port from 0 to 65535, as in http://127.0.0.1:8000"),
+        ("http://127.0.0.1:8000/mcp?x=1", "is plain, as in http://127.0.0.1:8000/mcp"),
+    ],
+)
+def test_a_wrong_address_is_told_with_the_right_spelling(text: str, sentence: str) -> None:
+    with pytest.raises(AddressError) as caught:
+        make_server().run(text)
+    assert str(caught.value).startswith(repr(text)) and str(caught.value).endswith(sentence)
+
+
+def test_the_options_of_other_servers_are_answered() -> None:
+    server = make_server()
+    for transport in ("stdio", "tcp"):
+        with pytest.raises(AddressError, match=r'write "tcp://0\.0\.0\.0:9"; there are "stdio"'):
+            server.run(transport=transport, host="0.0.0.0", port=9)
+    with pytest.raises(AddressError, match=r'write "tcp://127\.0\.0\.1:9"'):
+        run(server.run_async(port=9))
+    with pytest.raises(AddressError, match="write http://127"):
+        server.run("streamable-http", host="0.0.0.0", port=9, path="/mcp")
+    with pytest.raises(TypeError, match="there is no option 'path' or 'lop' for serving"):
+        server.run("tcp://127.0.0.1:0", path="/mcp", lop="uvloop")
 
 
 @pytest.mark.parametrize(
@@ -378,13 +418,15 @@ def test_a_signal_drains_every_listener(tmp_path: Path) -> None:
     )
 
     async def scenario() -> None:
-        process = subprocess.Popen([sys.executable, str(source)])
+        process = subprocess.Popen([sys.executable, str(source)], stderr=subprocess.PIPE, text=True)
         try:
+            assert process.stderr is not None
+            assert select.select([process.stderr], [], [], 20)[0], "nothing is said"
+            assert re.fullmatch(
+                r"mcpfast: listening on tcp://127\.0\.0\.1:[1-9]\d+\n", process.stderr.readline()
+            )
             where = Address("unix", path=f"{tmp_path}/s")
-            for _ in range(500):
-                await asyncio.sleep(0.01)
-                if os.path.exists(where.path):
-                    break
+            assert process.stderr.readline() == f"mcpfast: listening on {where}\n"
             async with wire_to(where) as wire:
                 message = wire.message("tools/call", {"name": "sleep", "arguments": {"seconds": 0.3}})
                 wire.send(message)
@@ -393,10 +435,11 @@ def test_a_signal_drains_every_listener(tmp_path: Path) -> None:
                 assert (await wire.answer(message["id"]))["result"]["content"][0]["text"] == "slept"
                 assert await asyncio.wait_for(wire.reader.read(), 5) == b""
             assert process.wait(5) == 0
+            assert process.stderr.read() == ""
             assert not os.path.exists(where.path)
         finally:
             process.kill()
-            process.wait()
+            process.communicate()
 
     run(scenario())
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -175,6 +177,71 @@ def test_a_terminal(command: list[str]) -> None:
         os.write(ours, b"\x04")  # end of input
         assert process.wait(10) == 0
     os.close(ours)
+
+
+class ByHand:
+    """A server that a person started in a terminal; stderr apart."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.fd, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        os.close(theirs)
+
+    def __enter__(self) -> ByHand:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+        os.close(self.fd)
+
+    def reads_a_line(self) -> str:
+        assert self.process.stderr is not None
+        assert select.select([self.process.stderr], [], [], 20)[0], "nothing is said"
+        return self.process.stderr.readline()
+
+    def ends(self) -> tuple[int, str]:
+        _, err = self.process.communicate(timeout=10)
+        return self.process.returncode, err
+
+
+def test_started_by_hand_it_says_what_it_waits_for_and_ctrl_c_ends_it(command: list[str]) -> None:
+    with ByHand(command) as server:
+        assert server.reads_a_line() == (
+            "mcpfast: this server speaks MCP on stdin and stdout, and waits for a client (Ctrl-C stops it); "
+            f"to try it: mcpfast inspect -- {shlex.join(command)}\n"
+        )
+        server.process.send_signal(signal.SIGINT)
+        assert server.ends() == (130, "")
+
+
+def test_by_hand_the_word_mcpfast_is_enough_and_sigterm_is_an_orderly_end(tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text("from mcpfast import MCPServer\nserver = MCPServer('s')\n")
+    (tmp_path / "mcpfast").write_text("import sys\nfrom mcpfast.cli import main\nsys.exit(main())\n")
+    words = ["run", str(tmp_path / "server.py")]
+    with ByHand([sys.executable, str(tmp_path / "mcpfast"), *words]) as server:
+        assert server.reads_a_line().endswith(f"inspect -- {shlex.join(['mcpfast', *words])}\n")
+        server.process.terminate()
+        assert server.ends() == (0, "")
+    with ByHand([sys.executable, str(tmp_path / "mcpfast"), *words]) as server:
+        server.reads_a_line()
+        server.process.send_signal(signal.SIGINT)
+        assert server.ends() == (130, "")
+
+
+def test_ctrl_c_while_the_lifespan_begins(tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text(
+        "import asyncio, contextlib, sys\nfrom mcpfast import MCPServer\n"
+        "@contextlib.asynccontextmanager\nasync def lifespan(server):\n"
+        "    print('begins', file=sys.stderr, flush=True)\n    await asyncio.sleep(60)\n    yield\n"
+        "MCPServer('s', lifespan=lifespan).run()\n"
+    )
+    with ByHand([sys.executable, str(tmp_path / "server.py")]) as server:
+        assert server.reads_a_line() == "begins\n"
+        server.process.send_signal(signal.SIGINT)
+        assert server.ends() == (130, "")
 
 
 def test_what_runs_over_the_grace_is_cancelled_and_the_process_is_gone(tmp_path: Path) -> None:

@@ -468,3 +468,72 @@ def test_too_many_calls_in_flight(revision: str) -> None:
             assert text_of(await wire.call("wait")) == "x"
 
     run(scenario())
+
+
+# ------------------------------------------------------------------------------- what is told at once
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": 3}, "MCPServer(name=...) takes a str, not 3"),
+        ({"version": 1.0}, "MCPServer(version=...) takes a str, not 1.0"),
+        ({"instructions": ["a"]}, "MCPServer(instructions=...) takes a str, not ['a']"),
+        ({"website_url": b"x"}, "MCPServer(website_url=...) takes a str, not b'x'"),
+        ({"limits": {}}, "MCPServer(limits=...) takes Limits(...), not {}"),
+        ({"lifespan": 1}, "MCPServer(lifespan=...) takes a function of the server that gives an async"),
+        (
+            {"middleware": [3]},
+            "MCPServer(middleware=...) takes a list of `async (request, call_next)`, not [3]",
+        ),
+        (
+            {"middleware": run},
+            "MCPServer(middleware=...) takes a list of `async (request, call_next)`, not <function",
+        ),
+        (
+            {"cache_hints": {"tools/list": 5}},
+            "MCPServer(cache_hints=...) takes a dict of CacheHint by method, not {",
+        ),
+        ({"tools": run}, "MCPServer(tools=...) takes a list of functions, not <function"),
+    ],
+    ids=str,
+)
+def test_an_option_of_the_wrong_type_is_told_at_construction(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        MCPServer(**options)
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_wrong_choice_is_told_the_right_ones_on_the_wire(revision: str, warm: bool) -> None:
+    server: MCPServer[Any] = MCPServer("choices")
+
+    @server.tool
+    async def paint(colour: Literal["red", "blue"], thing: object) -> Any:
+        return object
+
+    @server.prompt
+    async def ask(colour: Literal["red", "blue"]) -> str:
+        return colour
+
+    @server.resource("colours://{colour}")
+    async def colour(colour: Literal["red", "blue"]) -> str:
+        return colour
+
+    async def scenario() -> None:
+        async with connected(server, revision) as wire:
+            if warm:
+                drawn = await wire.call("paint", {"colour": "red", "thing": [1]})
+                assert text_of(drawn) == "\"<class 'object'>\""
+            said = 'Invalid enum value \'green\' - at `$.colour`; allowed: "red", "blue"'
+            params = {"name": "paint", "arguments": {"colour": "green", "thing": 1}}
+            answer = await wire.ask("tools/call", params)
+            told = answer["error"]["message"] if "error" in answer else text_of(answer["result"])
+            assert told == f"Invalid arguments for tool paint: {said}"
+            error = await wire.error("prompts/get", {"name": "ask", "arguments": {"colour": "green"}})
+            assert error["message"] == f"Invalid arguments for prompt ask: {said}"
+            error = await wire.error("resources/read", {"uri": "colours://green"})
+            assert error["message"] == f"Invalid resource URI: {said}"
+
+    run(scenario())

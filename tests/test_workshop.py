@@ -137,6 +137,7 @@ COMPILED_FLOORS = {
     "_entry": set[str](),
     "_spine": set[str](),
     "_stream": set[str](),
+    "_http": {"email.utils"},
 }
 OF_CYTHON = ("cython", "cpython", "libc")
 

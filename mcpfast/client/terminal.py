@@ -16,6 +16,7 @@ from mcpfast.protocol import types
 
 READ_BYTES = 4_096  # of one line that is typed; a terminal gives no longer ones
 BAR_CHARACTERS = 24
+ATTEMPTS = 3  # to answer yes or no
 CLEAR = "\r\x1b[2K"
 
 
@@ -24,11 +25,15 @@ class Ended(Exception):
 
 
 class Terminal:
-    """The callbacks of a client: `Client(..., **Terminal().callbacks())`."""
+    """The callbacks of a client: `Client(..., **Terminal().callbacks())`.
 
-    def __init__(self) -> None:
-        self.shows = sys.stderr.isatty()
-        self.asks = self.shows and sys.stdin.isatty()
+    `verbose` shows progress and log messages even where stderr is no terminal, each as a plain line.
+    """
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._draws = sys.stderr.isatty()
+        self.shows = self._draws or verbose
+        self.asks = self._draws and sys.stdin.isatty()
         self._bar = False  # the last line is a progress bar, without an end yet
         self._turn = asyncio.Lock()  # several questions at once are asked one after the other
 
@@ -47,6 +52,9 @@ class Terminal:
 
     def progress(self, progress: float, total: float | None, message: str | None) -> None:
         part = f"{progress:g}" if total is None else f"{progress:g}/{total:g}"
+        if not self._draws:
+            self._say(f"{part}  {message or ''}".rstrip())
+            return
         bar = ""
         if total:
             done = min(BAR_CHARACTERS, max(0, round(BAR_CHARACTERS * progress / total)))
@@ -119,8 +127,15 @@ class Terminal:
                 self._say(f"    {error}")
 
     async def _yes(self, question: str, default: bool) -> bool:
-        answer = (await self._line(f"{question} {'[Y/n]' if default else '[y/N]'} ")).strip().lower()
-        return default if not answer else answer in ("y", "yes")
+        """What was answered; no, when none of several answers was one."""
+        for left in reversed(range(ATTEMPTS)):
+            answer = (await self._line(f"{question} {'[Y/n]' if default else '[y/N]'} ")).strip().lower()
+            if not answer:
+                return default
+            if answer in ("y", "yes", "n", "no"):
+                return answer.startswith("y")
+            self._say("    yes or no?" if left else "    taken as no")
+        return False
 
     async def _line(self, prompt: str) -> str:
         """One line as the terminal gives it. The loop goes on meanwhile; no thread stays behind when it ends."""

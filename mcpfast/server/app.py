@@ -45,7 +45,7 @@ class MCPServer(Generic[LifespanT]):
     `lifespan(server)` is an async context manager around the serving; what it yields is `ctx.lifespan_context`. `middleware`
     is a list of `async (request, call_next)`, the first outermost. `state_keys` seal what a 2026-07-28 client carries for a
     call between its rounds: give workers that share clients the same KeyRing. `debug=True` shows tracebacks to the client;
-    `log_level` is that of the server's own log, the logger "mcpfast".
+    `log_level` is that of the server's own log, the logger "mcpfast". Raises TypeError for a value of the wrong type.
     """
 
     def __init__(
@@ -67,6 +67,15 @@ class MCPServer(Generic[LifespanT]):
         state_keys: KeyRing | None = None,
         tools: Sequence[Callable[..., Any]] = (),
     ) -> None:
+        texts = {"name": name, "title": title, "description": description, "instructions": instructions}
+        _check_options(
+            {**texts, "website_url": website_url, "version": version},
+            limits=limits,
+            lifespan=lifespan,
+            middleware=middleware,
+            cache_hints=cache_hints,
+            tools=tools,
+        )
         self.name = name or "mcp-server"
         self.title = title
         self.version = version
@@ -436,6 +445,27 @@ class MCPServer(Generic[LifespanT]):
     async def run_stdio_async(self) -> None:
         """The SDK's name for `run_async("stdio")`."""
         await self.run_async("stdio")
+
+
+def _check_options(texts: dict[str, Any], **options: Any) -> None:
+    """Raises TypeError, in one line, for an option of MCPServer that is of the wrong type."""
+    limits, lifespan, hints = options["limits"], options["lifespan"], options["cache_hints"]
+    middleware = options["middleware"]
+    wanted = {name: "a str" for name, text in texts.items() if text is not None and not isinstance(text, str)}
+    if limits is not None and not isinstance(limits, Limits):
+        wanted["limits"] = "Limits(...)"
+    if lifespan is not None and not callable(lifespan):
+        wanted["lifespan"] = "a function of the server that gives an async context manager"
+    if not isinstance(middleware, Sequence) or not all(map(callable, middleware)):
+        wanted["middleware"] = "a list of `async (request, call_next)`"
+    if hints is not None and not (
+        isinstance(hints, Mapping) and all(isinstance(hint, CacheHint) for hint in hints.values())
+    ):
+        wanted["cache_hints"] = "a dict of CacheHint by method"
+    if not isinstance(options["tools"], Sequence):
+        wanted["tools"] = "a list of functions"
+    for name, kind in wanted.items():
+        raise TypeError(f"MCPServer({name}=...) takes {kind}, not {(texts | options)[name]!r}")
 
 
 __all__ = ["MCPServer", "plain"]

@@ -163,13 +163,14 @@ class Asker:
         return bool(revision.structured) or capability[0] != "elicitation"  # forms since 2025-06-18
 
     async def _ask_now(self, questions: list[Question[Any]]) -> list[Any]:
-        session = self._request.channel.session
+        channel = self._request.channel
+        session = channel.session
         if len(questions) == 1:
-            given = [await session.ask(questions[0].method, questions[0].params)]
+            given = [await session.ask(questions[0].method, questions[0].params, channel)]
         else:
             try:
                 async with asyncio.TaskGroup() as group:
-                    waiting = [group.create_task(session.ask(q.method, q.params)) for q in questions]
+                    waiting = [group.create_task(session.ask(q.method, q.params, channel)) for q in questions]
             except* MCPError as refused:
                 raise refused.exceptions[0] from None
             given = [task.result() for task in waiting]

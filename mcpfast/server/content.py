@@ -192,7 +192,8 @@ def to_call_result(value: Any, signature: Described | None = None) -> CallToolRe
     """The result of a tool whose handler returned `value` (section 12.3).
 
     Content blocks, `Image`, `Audio`, bytes, and lists in which one of these stands, become content blocks; a str is
-    text, None is nothing, everything else is JSON text. A tool with an output schema gives structured content too.
+    text, None is nothing, everything else is JSON text; of an object that JSON has nothing for it is what `str` says, if
+    the tool is annotated as returning Any or not at all. A tool with an output schema gives structured content too.
     Raises TypeError for what cannot be written as JSON or does not conform to the tool's output schema.
     """
     if isinstance(value, CallToolResult):
@@ -205,10 +206,18 @@ def to_call_result(value: Any, signature: Described | None = None) -> CallToolRe
         if value.is_error:
             result.is_error = True
         return result
-    if signature is None or not signature.is_structured:
-        return CallToolResult(content=to_content(value, signature is not None and signature.returns_content))
+    if signature is None:
+        return CallToolResult(content=to_content(value))
+    if not signature.is_structured:
+        anything = signature.return_type is Any  # or there is none
+        return CallToolResult(content=to_content(value, signature.returns_content, anything))
+    is_mixed = isinstance(value, list | tuple) and any(isinstance(item, Media | Block) for item in value)
+    if (
+        is_mixed
+    ):  # a list[Any], say: blocks for the model, and the same as data, since the schema promises data
+        value = [to_block(item) if isinstance(item, Media) else item for item in value]
     raw = signature.encode_structured(value)
-    if signature.structured_output and has_content(value):
+    if is_mixed or (signature.structured_output and has_content(value)):
         blocks = to_content(value)
     elif isinstance(value, str):
         blocks = [TextContent(text=value)]
@@ -227,13 +236,16 @@ def _checked(structured: Any, is_error: bool, signature: Described | None) -> An
     return structured if structured is None else msgspec.json.decode(encode(structured))
 
 
-def to_content(value: Any, only_blocks: bool = False) -> list[ContentBlock]:
-    """The content blocks of a value. With `only_blocks` every list is a list of blocks, be it empty or of str."""
+def to_content(value: Any, only_blocks: bool = False, anything: bool = False) -> list[ContentBlock]:
+    """The content blocks of a value. With `only_blocks` every list is a list of blocks, be it empty or of str.
+
+    With `anything` no object is refused.
+    """
     if value is None:
         return []
     if isinstance(value, list | tuple) and (only_blocks or has_content(value)):
-        return [block for item in value for block in to_content(item, only_blocks)]
-    return [to_block(value)]
+        return [block for item in value for block in to_content(item, only_blocks, anything)]
+    return [to_block(value, anything)]
 
 
 def has_content(value: Any) -> bool:
@@ -243,7 +255,7 @@ def has_content(value: Any) -> bool:
     return isinstance(value, CONTENT)
 
 
-def to_block(value: Any) -> ContentBlock:
+def to_block(value: Any, anything: bool = False) -> ContentBlock:
     """One content block for one value. Raises TypeError for what cannot be written as JSON."""
     if isinstance(value, str):
         return TextContent(text=value)
@@ -258,7 +270,7 @@ def to_block(value: Any) -> ContentBlock:
         return EmbeddedResource(resource=blob)
     if isinstance(value, TextResourceContents | BlobResourceContents):
         return EmbeddedResource(resource=value)
-    return TextContent(text=encode_text(value))
+    return TextContent(text=encode_text(value, anything=anything))
 
 
 # ---------------------------------------------------------------------------------------------- prompts

@@ -142,7 +142,7 @@ class Dispatcher:
         call_next: Callable[[Any], Any] = call_handler
         for layer in reversed(self.server.middleware):
             call_next = _layer(layer, call_next)
-        return messages.encode(await call_next(self.make_context(request).request))
+        return messages.encode(_result(await call_next(self.make_context(request).request), request.method))
 
     def entry_result(self, entry: Entry, value: Any, wire: Wire) -> bytes:
         """A tool's value as its result's JSON."""
@@ -272,7 +272,7 @@ class Dispatcher:
             len(asked.notifications.resource_subscriptions) > self.limits.subscriptions_max
         ):
             raise MCPError(TOO_MANY_CALLS, "Too many subscriptions on this connection")
-        stream = Listen(session, request, asked.notifications)
+        stream = Listen(request, asked.notifications)
         return self._listen(request, listens, stream)
 
     async def _listen(self, request: Request, listens: dict[bytes, Listen], stream: Listen) -> bytes:
@@ -428,7 +428,7 @@ class Dispatcher:
             if b"protocolVersion" in raw and any(modern.is_modern(element) for element in elements):
                 refusal = MCPError(INVALID_REQUEST, "Invalid request: the 2026-07-28 era has no batches")
         if refusal is not None:
-            channel.send(messages.error_line(refusal, id_null=id_null))
+            channel.reply(messages.error_line(refusal, id_null=id_null))
             return
         answers = channel.new_batch()
         for element in elements:
@@ -450,7 +450,9 @@ class Dispatcher:
 
     def refused(self, entry: Entry, wire: Wire, error: BaseException) -> bytes:
         """Arguments that do not fit: seen by the model from 2025-11-25 on, a protocol error before (section 12.4)."""
-        text = f"Invalid arguments for tool {entry.name}: {messages.sentence(error)}"
+        tool: Tool = entry.owner
+        said = tool.signature.explain(error) if isinstance(error, msgspec.ValidationError) else error
+        text = f"Invalid arguments for tool {entry.name}: {messages.sentence(said)}"
         self.log_refusal("refused the arguments of %s", entry.name)
         if REVISIONS[wire.index].argument_errors_are_results:
             return messages.result_tail(self.tool_error(text, wire))
@@ -567,6 +569,19 @@ def _members(raw: bytes | msgspec.Raw, inner: tuple[str, ...]) -> dict[str, Any]
     if value is not None and memoryview(value)[0] == ord("{"):
         members[inner[0]] = _members(value, inner[1:])
     return members
+
+
+def _result(value: Any, method: str) -> dict[str, Any]:
+    """What came out of the outermost middleware, or TypeError for what no client could read."""
+    if not isinstance(value, dict):
+        raise TypeError(
+            f"middleware returned {type(value).__name__} for {method}; it must return the result, a dict: "
+            "`return await call_next(request)`"
+        )
+    is_call = method == "tools/call" and value.get("resultType", "complete") == "complete"
+    if is_call and not isinstance(value.get("content"), list):
+        raise TypeError('middleware returned a result of tools/call whose "content" is no list of blocks')
+    return value
 
 
 def _layer(layer: Callable[..., Any], inner: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -14,9 +14,14 @@ _NATIVE = (tuple, frozenset, list, dict, set)
 _dumps: Any = None  # orjson's, found at first use
 
 
-def encode(value: Any) -> bytes:
-    """JSON of whatever a handler may return. Raises TypeError with a sentence for what JSON cannot carry."""
+def encode(value: Any, *, anything: bool = False) -> bytes:
+    """JSON of whatever a handler may return. Raises TypeError with a sentence for what JSON cannot carry.
+
+    With `anything` an object that JSON has nothing for is a string, what `str` says of it.
+    """
     try:
+        if anything:
+            return _encoder_of_anything.encode(value)
         if type(value) in (dict, list):
             return _encode_plain(value)
         return _encoder.encode(value)
@@ -26,9 +31,16 @@ def encode(value: Any) -> bytes:
         raise TypeError("the result contains itself or is nested too deeply to be written as JSON") from None
 
 
-def encode_text(value: Any) -> str:
+def encode_text(value: Any, *, anything: bool = False) -> str:
     """What a model reads of a value: a str as it is, everything else as JSON. Raises TypeError as `encode` does."""
-    return value if isinstance(value, str) else encode(value).decode()
+    if isinstance(value, str):
+        return value
+    try:
+        return encode(value).decode()
+    except TypeError:
+        if not anything:
+            raise
+        return encode(value, anything=True).decode()
 
 
 def builtins(value: Any) -> Any:
@@ -88,6 +100,20 @@ def plain(value: Any) -> Any:
     )
 
 
+def plain_or_str(value: Any) -> Any:
+    """As `plain`; iterators are lists and other objects strings, as the official SDK has it.
+
+    Our own classes are not: an Image inside a dict is a mistake, and its name no help to a model.
+    """
+    try:
+        return plain(value)
+    except TypeError:
+        kind = type(value)
+        if kind in _NATIVE or kind.__module__.startswith("mcpfast."):
+            raise
+        return list(value) if hasattr(kind, "__next__") else str(value)
+
+
 def annotated_names(kind: type) -> list[str]:
     """The attributes that a plain class annotates, base classes first, without the private ones."""
     return [
@@ -99,3 +125,4 @@ def annotated_names(kind: type) -> list[str]:
 
 
 _encoder = msgspec.json.Encoder(enc_hook=plain)
+_encoder_of_anything = msgspec.json.Encoder(enc_hook=plain_or_str)

@@ -263,9 +263,8 @@ class Resource:
             try:
                 values = self.handler.convert(variables)
             except msgspec.ValidationError as error:
-                raise MCPError(
-                    INVALID_PARAMS, f"Invalid resource URI: {messages.sentence(error)}", {"uri": uri}
-                ) from None
+                said = messages.sentence(self.handler.signature.explain(error))
+                raise MCPError(INVALID_PARAMS, f"Invalid resource URI: {said}", {"uri": uri}) from None
         value = await self.handler(values, context)
         from mcpfast.server.content import to_resource_contents
 
@@ -310,7 +309,7 @@ class Prompt:
         try:
             values = self.handler.convert(arguments)
         except msgspec.ValidationError as error:
-            text = f"Invalid arguments for prompt {self.name}: {messages.sentence(error)}"
+            text = f"Invalid arguments for prompt {self.name}: {messages.sentence(self.handler.signature.explain(error))}"
             raise MCPError(INVALID_PARAMS, text) from None
         value = await self.handler(values, context)
         from mcpfast.server.content import to_prompt_result

@@ -38,6 +38,8 @@ def read_custom(kind: Any, value: Any) -> Any:
     """msgspec's `dec_hook`: a value of a type that it does not know. Raises ValueError for one that does not fit."""
     if isinstance(kind, _HoldsAnything):
         return kind.read(value)  # type: ignore[attr-defined]
+    if kind is object:  # to msgspec a class it does not know, to a handler any JSON
+        return value
     if hasattr(kind, "model_validate"):
         from mcpfast.server.schema_pydantic import read_model
 

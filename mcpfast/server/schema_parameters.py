@@ -6,14 +6,16 @@ Imported when the first handler with such a parameter is registered.
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
 from mcpfast.errors import RegistrationError
-from mcpfast.server.callables import MISSING
-from mcpfast.server.schema_foreign import Impossible, Unfit, decoder
-from mcpfast.server.schema_types import Fitter, may_be_pydantic
+from mcpfast.server.callables import MISSING, SCALARS
+from mcpfast.server.schema_foreign import Impossible, Unfit, decoder, name_of
+from mcpfast.server.schema_types import UNIONS, Fitter, may_be_pydantic
+
+_DATA = (*SCALARS, bytes, list, tuple, dict, set)
 
 
 def fit_parameter(name: str, annotation: Any, default: Any, function: str) -> tuple[Any, Any, Any, str]:
@@ -27,8 +29,40 @@ def fit_parameter(name: str, annotation: Any, default: Any, function: str) -> tu
         kind = _fit(annotation)
     except Unfit as error:
         raise RegistrationError(f"{function}(): the parameter `{name}`: {error}") from None
+    check_default(name, annotation, default, function)
     shown = msgspec.NODEFAULT if default is MISSING or hasattr(default, "default_factory") else default
     return kind, _default(default), shown, wire_name
+
+
+def check_default(name: str, annotation: Any, default: Any, function: str) -> None:
+    """Raises RegistrationError for a default that is none of the scalars or literals its annotation names.
+
+    None and objects that are no data say "not given" for any annotation (`x: str = None`); constraints bind no default.
+    """
+    if isinstance(default, _DATA) and not _allows(annotation, default):
+        raise RegistrationError(
+            f"{function}(): the default {default!r} of the parameter `{name}` does not fit its annotation "
+            f"{name_of(annotation)}; change one of the two"
+        )
+
+
+def _allows(annotation: Any, default: Any) -> bool:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _allows(get_args(annotation)[0], default)
+    if origin in UNIONS:
+        return any(_allows(arm, default) for arm in get_args(annotation))
+    if origin is Literal:
+        return default in get_args(annotation)
+    if annotation is type(None):
+        return False
+    if type(annotation) is not type or annotation not in SCALARS:
+        return True  # other classes take defaults of many kinds
+    try:
+        msgspec.convert(default, annotation)
+    except msgspec.ValidationError:
+        return isinstance(default, annotation) and type(default) is not bool  # of a subclass, an IntEnum say
+    return True
 
 
 def _fit(annotation: Any) -> Any:

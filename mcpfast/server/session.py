@@ -67,8 +67,8 @@ class Session:
         """Sends a notification, behind what already waits."""
         self.channel.send(messages.notification_line(method, params))
 
-    async def ask(self, method: str, params: dict[str, Any]) -> Any:
-        """Sends a request to the client (legacy era) and gives its result. Raises MCPError: the client's, or ours when it is gone.
+    async def ask(self, method: str, params: dict[str, Any], channel: Channel) -> Any:
+        """Sends a request to the client (legacy era) on `channel`, where the call behind it came, and gives its result. Raises MCPError: the client's, or ours when it is gone.
 
         Waits at most `limits.question_s`. Cancelled, it tells the client so and forgets the question.
         """
@@ -81,16 +81,14 @@ class Session:
         id_ = f"mcpfast-{self._last_question}"
         answer = asyncio.get_running_loop().create_future()
         questions[id_] = answer
-        self.channel.send(messages.request_line(id_, method, params))
+        channel.send(messages.request_line(id_, method, params))
         try:
             async with asyncio.timeout(self.limits.question_s):
                 return await answer
         except (TimeoutError, asyncio.CancelledError) as error:
             late = isinstance(error, TimeoutError)
-            self.notify(
-                "notifications/cancelled",
-                {"requestId": id_, "reason": "timed out" if late else "the request was cancelled"},
-            )
+            told = {"requestId": id_, "reason": "timed out" if late else "the request was cancelled"}
+            channel.send(messages.notification_line("notifications/cancelled", told))
             if late:
                 raise MCPError(
                     INTERNAL_ERROR, f"The client did not answer {method} within {self.limits.question_s:g} s"
@@ -162,10 +160,10 @@ class ErrorObject(msgspec.Struct):
 class Listen:
     """One open `subscriptions/listen` stream (2026-07-28, section 15)."""
 
-    __slots__ = ("_done", "id", "kinds", "session", "uris")
+    __slots__ = ("_done", "channel", "id", "kinds", "uris")
 
-    def __init__(self, session: Session, request: Request, wanted: messages.ListenFilter) -> None:
-        self.session = session
+    def __init__(self, request: Request, wanted: messages.ListenFilter) -> None:
+        self.channel = request.channel
         self.id = msgspec.Raw(request.id)
         self.kinds = {
             kind
@@ -184,7 +182,8 @@ class Listen:
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
         """One notification of this stream, tagged with its id (U4)."""
-        self.session.notify(method, {"_meta": {modern.SUBSCRIPTION_ID: self.id}, **params})
+        told = {"_meta": {modern.SUBSCRIPTION_ID: self.id}, **params}
+        self.channel.send(messages.notification_line(method, told))
 
     def acknowledge(self) -> None:
         """What was accepted, before anything else of this stream (U3)."""

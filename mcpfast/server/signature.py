@@ -110,6 +110,10 @@ class Described:
     def check_structured(self) -> Callable[[Any], bytes]:
         return self._output.check or self._no_structured
 
+    def explain(self, error: Exception) -> str:
+        """What `decode` or `convert` raised, as the client is told."""
+        return str(error)
+
     def _no_structured(self, value: Any) -> bytes:
         raise TypeError(f"{self.name}() has no output schema, and so no structured content to write")
 
@@ -176,6 +180,14 @@ class Signature(Described):
                     schema["properties"][field.wire_name].setdefault("description", descriptions[field.name])
             self._input_schema = schema
         return self._input_schema
+
+    def explain(self, error: Exception) -> str:
+        said = str(error)
+        if said.startswith("Invalid enum value"):  # msgspec names the wrong value, but not the right ones
+            from mcpfast.server.schema_choices import choices_at
+
+            said += choices_at(self.input_schema, said)
+        return said
 
     def convert(self, texts: dict[str, str]) -> dict[str, Any]:
         """Arguments that are strings on the wire (prompts, resource templates), by parameter name.
@@ -278,12 +290,18 @@ class _Field:
 
     @classmethod
     def of(cls, parameter: Parameter, function: str) -> _Field:
-        """Raises RegistrationError for an annotation that cannot be read from JSON."""
+        """Raises RegistrationError for an annotation that cannot be read from JSON, or that its default does not fit."""
         annotation, default = parameter.annotation, parameter.default
         if annotation is MISSING:
             annotation = Any
         plain = annotation is Any or (type(annotation) is type and annotation in SCALARS)
         if plain and (default is MISSING or type(default) in _PLAIN_DEFAULTS):
+            if not (
+                default is MISSING or default is None or annotation is Any or type(default) is annotation
+            ):
+                from mcpfast.server.schema_parameters import check_default
+
+                check_default(parameter.name, annotation, default, function)
             default = msgspec.NODEFAULT if default is MISSING else default
             return cls(parameter.name, annotation, default, default, parameter.name, is_plain=True)
         from mcpfast.server.schema_parameters import fit_parameter

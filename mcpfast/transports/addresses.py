@@ -1,16 +1,19 @@
-"""Addresses of transports: "stdio", "tcp://HOST:PORT", "unix:///PATH"."""
+"""Addresses of transports: "stdio", "tcp://HOST:PORT", "unix:///PATH", "http://HOST:PORT/PATH"."""
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 from mcpfast.errors import AddressError
 
-FORMS = '"stdio", "tcp://HOST:PORT" or "unix:///PATH"'
+FORMS = '"stdio", "tcp://HOST:PORT", "unix:///PATH" or "http://HOST:PORT"'
+HTTP_KIN = ("https", "sse", "streamable-http", "streamable_http", "ws", "wss")
+ENDPOINT = "/mcp"  # the path of an HTTP address that names none
 
 
 class Address(NamedTuple):
-    """`kind` is "stdio", "tcp" or "unix"; `host` and `port` are set for tcp, `path` for unix."""
+    """`kind` is "stdio", "tcp", "unix" or "http"; `host` and `port` are set for tcp and http, `path` for unix and http."""
 
     kind: str
     host: str = ""
@@ -18,32 +21,61 @@ class Address(NamedTuple):
     path: str = ""
 
     def __str__(self) -> str:
-        if self.kind == "tcp":
-            return (
-                f"tcp://[{self.host}]:{self.port}" if ":" in self.host else f"tcp://{self.host}:{self.port}"
-            )
+        if self.kind in ("tcp", "http"):
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            return f"{self.kind}://{host}:{self.port}{self.path}"
         return f"unix://{self.path}" if self.kind == "unix" else self.kind
 
 
 def parse(text: str) -> Address:
-    """Raises AddressError that names the text and the forms there are. Without a host TCP binds to loopback."""
+    """Raises AddressError that names the text and the forms there are. Without a host TCP and HTTP bind to loopback."""
+    scheme, _, rest = text.partition(":")
     if text == "stdio":
         return Address("stdio")
-    scheme, separator, rest = text.partition("://")
-    if separator and scheme == "unix":
-        if len(rest) < 2 or not rest.startswith("/"):
-            raise AddressError(
-                f"{text!r}: a Unix socket needs an absolute path, as in unix:///run/notes.sock"
-            )
-        if len(rest.encode()) > 107:
-            raise AddressError(f"{text!r}: the path of a Unix socket has at most 107 bytes")
-        return Address("unix", path=rest)
-    if separator and scheme == "tcp":
-        host, colon, port = rest.rpartition(":")
-        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-            raise AddressError(f"{text!r}: TCP needs a port from 0 to 65535, as in tcp://127.0.0.1:9000")
-        host = host.removeprefix("[").removesuffix("]")
-        return Address("tcp", host or "127.0.0.1", int(port))
-    if text in ("http", "sse", "streamable-http") or scheme in ("http", "https", "ws", "wss"):
-        raise AddressError(f"{text!r}: HTTP is not served by this version; use {FORMS}")
+    if scheme == "unix":
+        return _unix(text, rest)
+    if scheme == "tcp":
+        return _tcp(text, rest)
+    if scheme == "http":
+        return _http(text, rest)
+    if scheme in HTTP_KIN:
+        raise AddressError(
+            f"{text!r} is not served by this version; for Streamable HTTP write http://127.0.0.1:8000"
+        )
     raise AddressError(f"{text!r} is no address; use {FORMS}")
+
+
+def _unix(text: str, rest: str) -> Address:
+    path = rest.removeprefix("//")
+    if len(path) < 2:
+        raise AddressError(f"{text!r}: a Unix socket needs an absolute path, as in unix:///run/notes.sock")
+    if not rest.startswith("///"):
+        raise AddressError(
+            f"{text!r}: a Unix socket needs two slashes and an absolute path; write unix://{os.path.abspath(path)}"
+        )
+    if len(path.encode()) > 107:
+        raise AddressError(f"{text!r}: the path of a Unix socket has at most 107 bytes")
+    return Address("unix", path=path)
+
+
+def _host_and_port(text: str, rest: str, example: str) -> tuple[str, int]:
+    host, colon, port = rest.removeprefix("//").rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        kind = example.partition(":")[0].upper()
+        raise AddressError(f"{text!r}: {kind} needs a port from 0 to 65535, as in {example}")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
+def _http(text: str, rest: str) -> Address:
+    where, slash, path = rest.removeprefix("//").partition("/")
+    if "?" in path or "#" in path or not path.isascii():
+        raise AddressError(f"{text!r}: the path of an HTTP address is plain, as in http://127.0.0.1:8000/mcp")
+    host, port = _host_and_port(text, where, "http://127.0.0.1:8000")
+    return Address("http", host, port, slash + path if path else ENDPOINT)
+
+
+def _tcp(text: str, rest: str) -> Address:
+    address = Address("tcp", *_host_and_port(text, rest, "tcp://127.0.0.1:9000"))
+    if not rest.startswith("//"):
+        raise AddressError(f"{text!r}: TCP needs two slashes; write {address}")
+    return address

@@ -38,7 +38,7 @@ class Listener:
         self._accepting = False
         self._sweep: TimerHandle | None = None
         self._silent: dict[Stream, tuple[int, int]] = {}  # reads so far, sweeps without one
-        self._socket = _bind_unix(address) if address.kind == "unix" else _bind_tcp(address)
+        self._socket = _bind_unix(address) if address.kind == "unix" else bind_tcp(address)
         self._file = _identity(address.path) if address.kind == "unix" else None
         self.address = address
         if address.kind == "tcp":
@@ -172,7 +172,8 @@ def _credentials(connection: socket.socket) -> tuple[int, int, int] | None:
     return pid, uid, gid
 
 
-def _bind_tcp(address: Address) -> socket.socket:
+def bind_tcp(address: Address) -> socket.socket:
+    """A bound socket. Raises AddressError."""
     try:
         found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
