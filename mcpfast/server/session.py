@@ -68,8 +68,9 @@ class Session:
         self.channel.send(messages.notification_line(method, params))
 
     async def ask(self, method: str, params: dict[str, Any], channel: Channel) -> Any:
-        """Sends a request to the client (legacy era) on `channel`, where the call behind it came, and gives its result. Raises MCPError: the client's, or ours when it is gone.
+        """Sends a request to the client (legacy era) on `channel`, where the call behind it came, and gives its result.
 
+        Raises MCPError: the client's, or ours when it is gone.
         Waits at most `limits.question_s`. Cancelled, it tells the client so and forgets the question.
         """
         questions = self._questions
