@@ -15,7 +15,7 @@ FUZZ_SECONDS ?= 10
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test test-all check format coverage sanitize fuzz bench bench-gate profile build lock clean
+.PHONY: help conformance demo test test-all check format coverage sanitize fuzz bench bench-gate profile build lock clean
 
 # Named by the content of its sources: timestamps lie after a copy, and rooms that do not fit together crash.
 COMPILED := $(STAMPS)/core-$(shell cat $(CORE) setup.py | cksum | cut -d ' ' -f 1)
@@ -53,6 +53,9 @@ test-all: ## the whole test suite on Python 3.11, 3.12 and 3.13; one that is not
 	    *) $(MAKE) --no-print-directory test VENV=.venvs/$$version PYTHON=$$path </dev/null ;; \
 	  esac || exit 1; \
 	done
+
+conformance: $(READY) $(STAMPS)/test ## the official conformance suite against our fixture over HTTP (ARGS=--help)
+	$(BIN)/python tests/conformance/run.py $(ARGS)
 
 check: $(STAMPS)/lint ## style, types and floors: ruff, mypy --strict, cython-lint, import-linter
 	$(BIN)/ruff check .

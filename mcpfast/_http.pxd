@@ -42,7 +42,8 @@ cdef class Front:
     cdef readonly bytes path
     cdef readonly size_t head_bytes_max, headers_max
     cdef readonly set accepts, types, hosts, origins, revisions
-    cdef readonly set param_tools
+    cdef readonly set plain_tools
+    cdef size_t tools_version
     cdef object make_parser
     cdef bytes date
     cdef double date_s

@@ -32,7 +32,7 @@ class Front:
     hosts: set[bytes]
     origins: set[bytes]
     revisions: set[bytes]
-    param_tools: set[bytes]
+    plain_tools: set[bytes]
     def __init__(
         self,
         engine: Engine,
@@ -40,7 +40,6 @@ class Front:
         path: bytes,
         make_parser: Callable[[Any], Any],
         revisions: set[bytes],
-        param_tools: set[bytes],
         limits: Limits,
     ) -> None: ...
 

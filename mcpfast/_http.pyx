@@ -95,22 +95,22 @@ cdef class Front:
     """What the HTTP connections of one listener share.
 
     `path` is the endpoint's; `accepts`, `types`, `hosts` and `origins` are the raw header values that were looked at and found
-    good (`upper.admit` adds to them), `revisions` the modern ones, as the header names them; `param_tools` the raw JSON names
-    of tools whose arguments are mirrored in headers.
+    good (`upper.admit` adds to them), `revisions` the modern ones, as the header names them; `plain_tools` the raw JSON names
+    of tools that were looked at and have no arguments that headers mirror.
 
     upper.admit(channel, head) -> bool               upper.other(channel, head)
     upper.session_for(channel, head, opening) -> Session | None
     upper.modern_session(channel) -> Session         upper.one_line(body) -> bytes | None
     upper.mirror_error(channel, head, id, method, name, version) -> bytes
-    upper.params_differ(head, name, arguments, id) -> bytes | None
+    upper.params_differ(head, name, method, arguments, id) -> bytes | None
     upper.broken_envelope(id) -> bytes               upper.gone(channel)
     upper.upgrade(channel, head) -> None
     """
 
-    def __init__(self, Engine engine not None, upper, bytes path not None, make_parser, set revisions, set param_tools, limits):
+    def __init__(self, Engine engine not None, upper, bytes path not None, make_parser, set revisions, limits):
         self.engine, self.upper, self.path, self.make_parser = engine, upper, path, make_parser
         self.accepts, self.types, self.hosts, self.origins = set(), set(), set(), set()
-        self.revisions, self.param_tools = revisions, param_tools
+        self.revisions, self.plain_tools, self.tools_version = revisions, set(), engine.tools.version
         self.head_bytes_max, self.headers_max = limits.head_bytes_max, limits.headers_max
         self.date_s = -1
 
@@ -358,8 +358,12 @@ cdef class HttpChannel(Channel):
             if line is not None:
                 self.reply_with(400, line)
                 return False
-        if self.front.param_tools and frame.name.at != NULL and span_bytes(frame.name) in self.front.param_tools:
-            line = self.front.upper.params_differ(head, span_bytes(frame.name), span_bytes(frame.arguments), span_bytes(frame.id))
+        if self.front.tools_version != self.engine.tools.version:
+            self.front.plain_tools.clear()
+            self.front.tools_version = self.engine.tools.version
+        if frame.name.at != NULL and span_bytes(frame.name) not in self.front.plain_tools:
+            line = self.front.upper.params_differ(
+                head, span_bytes(frame.name), span_bytes(frame.method), span_bytes(frame.arguments), span_bytes(frame.id))
             if line is not None:
                 self.reply_with(400, line)
                 return False

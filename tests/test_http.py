@@ -6,13 +6,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mcpfast import Context, Limits, MCPServer
+from mcpfast.errors import RegistrationError
 from mcpfast.server.host import Host
 from mcpfast.transports.addresses import Address
 from mcpfast.transports.http import HttpListener
@@ -662,3 +664,46 @@ def test_a_drain_ends_streams_and_lets_calls_end(loop: str) -> None:
                 await connect(port)
 
     run(scenario(), loop)
+
+
+# ---------------------------------------------------------------- arguments that headers mirror (section 13)
+
+
+def test_mirrored_arguments_are_held_against_their_headers() -> None:
+    async def scenario() -> None:
+        server = Tools().server()
+
+        @server.tool
+        async def place(
+            region: Annotated[str, msgspec.Meta(extra_json_schema={"x-mcp-header": "Region"})] = "",
+        ) -> str:
+            return region
+
+        with pytest.raises(RegistrationError, match="x-mcp-header"):
+
+            @server.tool
+            async def wrong(
+                ratio: Annotated[float, msgspec.Meta(extra_json_schema={"x-mcp-header": "Ratio"})],
+            ) -> None: ...
+
+        async with browsing(server) as browser:
+            for arguments, header, status in (
+                ({"region": "us-west1"}, "us-west1", 200),
+                ({"region": "Hello"}, "=?base64?SGVsbG8=?=", 200),
+                ({"region": "Hello"}, "=?base64?SGVsbG8?=", 400),
+                ({"region": "us-west1"}, "us-east1", 400),
+                ({"region": "us-west1"}, "", 400),
+                ({}, "us-west1", 400),
+                ({}, "", 200),
+            ):
+                message, named = modern("tools/call", {"name": "place", "arguments": arguments})
+                answer = await browser.ask(message, **named, Mcp_Param_Region=header)
+                assert (answer.status, answer.code) == (status, None if status == 200 else -32020), (
+                    answer.body
+                )
+            message, named = modern("tools/call", {"name": "echo", "arguments": {"text": "x"}})
+            assert (await browser.ask(message, **named, Mcp_Param_Region="ignored")).status == 200
+            named["Mcp_Name"] = "=?base64?ZWNobw==?="
+            assert (await browser.ask(message, **named)).status == 200
+
+    run(scenario())

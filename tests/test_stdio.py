@@ -185,7 +185,14 @@ class ByHand:
     def __init__(self, command: list[str]) -> None:
         self.fd, theirs = pty.openpty()
         self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # in a terminal nobody has SIGINT ignored; who runs the suite in the background may have
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread here
         )
         os.close(theirs)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mcpfast.server.uri_template import UriTemplate
 
 SCALARS = frozenset({str, int, float, bool})
+MIRRORED = "x-mcp-header"
 PLAIN_SCALARS = frozenset({str, int, bool})  # what the hot way reads by itself
 
 
@@ -107,6 +108,7 @@ class Tool:
         self.signature = handler.signature
         self._answers = answers
         self._members = members
+        _check_mirrored(self.signature, name)
         arguments_type = None if isinstance(self.signature, RawSignature) else self.signature.arguments_type
         # A value of exactly the type that the annotation promises needs no look into `content`: its JSON is its text, too.
         self._promised = _plain_type(self.signature) if self.signature.is_structured else None
@@ -183,6 +185,22 @@ def _plain_type(signature: Signature | RawSignature) -> type | None:
         isinstance(kind, type) and not signature.returns_content and kind not in (list, tuple, set, frozenset)
     )
     return kind if plain else None
+
+
+def _check_mirrored(signature: Signature | RawSignature, name: str) -> None:
+    """Arguments that HTTP headers are to mirror must be such as can (section 13, X2). Raises RegistrationError."""
+    if isinstance(signature, RawSignature):
+        marked = MIRRORED.encode() in messages.encode(signature.input_schema)
+    else:
+        marked = any(
+            MIRRORED in (getattr(extra, "extra_json_schema", None) or ())
+            for kind in signature.arguments_type.__annotations__.values()
+            for extra in getattr(kind, "__metadata__", ())
+        )
+    if marked:
+        from mcpfast.protocol.headers import ParamHeaders  # few tools have such
+
+        ParamHeaders.of(signature.input_schema, name)
 
 
 def _scalar_members(

@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mcpfast._http import Front, HttpChannel
-from mcpfast.errors import HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, UNSUPPORTED_VERSION, MCPError
-from mcpfast.protocol import legacy, messages
+from mcpfast.errors import (
+    HEADER_MISMATCH,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    UNSUPPORTED_VERSION,
+    MCPError,
+    RegistrationError,
+)
+from mcpfast.protocol import headers, legacy, messages
 from mcpfast.protocol.revisions import MODERN_VERSIONS, REVISIONS
 from mcpfast.server.session import Peer, Session
 from mcpfast.transports.sockets import bind_tcp
@@ -103,9 +110,7 @@ class HttpListener:
         self._server: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
         revisions = {version.encode() for version in MODERN_VERSIONS}
-        self.front = Front(
-            host.engine, self, self.path.encode(), HttpRequestParser, revisions, self._param_tools(), limits
-        )
+        self.front = Front(host.engine, self, self.path.encode(), HttpRequestParser, revisions, limits)
 
     async def start(self) -> None:
         self._server = await self.host.loop.create_server(self._connect, sock=self._socket, backlog=1024)
@@ -118,9 +123,6 @@ class HttpListener:
             self.host.dispatcher.log_refusal("refused a connection: limits.connections_max is reached")
         self._channels.add(channel)
         return channel
-
-    def _param_tools(self) -> set[bytes]:
-        return set()
 
     # ---------------------------------------------------------------- who may ask
 
@@ -284,24 +286,48 @@ class HttpListener:
         """The refusal where the headers do not say what the body says; None where they do."""
         asked: dict[str, Any] = messages.decode(dict, params)
         try:
-            self._check_mirror(head, msgspec.json.decode(method), asked, msgspec.json.decode(version))
+            spoken, called = msgspec.json.decode(version), msgspec.json.decode(method)
+            name = asked.get(headers.NAME_MEMBERS.get(called, ""))
+            headers.check_mirror(
+                called,
+                name if isinstance(name, str) else None,
+                spoken if isinstance(spoken, str) else "",
+                head.header(b"mcp-method"),
+                head.header(b"mcp-name"),
+                head.header(b"mcp-protocol-version"),
+            )
         except MCPError as error:
             return b'{"jsonrpc":"2.0","id":' + id_ + messages.error_tail(error)
         return None
 
-    def _check_mirror(self, head: Head, method: str, params: dict[str, Any], version: Any) -> None:
-        named = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}.get(method)
-        expected = [("MCP-Protocol-Version", version), ("Mcp-Method", method)]
-        if named is not None:
-            expected.append(("Mcp-Name", params.get(named)))
-        for header, value in expected:
-            raw = head.header(header.lower().encode())
-            if raw is None:
-                raise MCPError(HEADER_MISMATCH, f"The header {header} is missing")
-            if raw.strip(b" \t").decode("latin-1") != value:
-                raise MCPError(HEADER_MISMATCH, f"The header {header} differs from the message")
-
-    def params_differ(self, head: Head, name: bytes, arguments: bytes, id_: bytes) -> bytes | None:
+    def params_differ(
+        self, head: Head, name: bytes, method: bytes, arguments: bytes | None, id_: bytes
+    ) -> bytes | None:
+        """The same of the arguments that a tool's schema has mirrored in Mcp-Param-* headers (section 13)."""
+        tool = self.host.dispatcher.catalog.tools.get(msgspec.json.decode(name))
+        if tool is None or method != b'"tools/call"':
+            return None
+        try:
+            mirrored = headers.ParamHeaders.of(tool.signature.input_schema)
+        except (
+            RegistrationError
+        ) as error:  # deep in a type: clients drop such a tool, and this one was called all the same
+            self.host.dispatcher.log_refusal("%s: %s", tool.name, error)
+            mirrored = None
+        if mirrored is None:
+            _keep(self.front.plain_tools, name)
+            return None
+        values = dict(reversed(head.headers))
+        try:
+            if sum(one.startswith(b"mcp-param-") for one, _ in head.headers) > sum(
+                one.startswith(b"mcp-param-") for one in values
+            ):
+                raise MCPError(HEADER_MISMATCH, "An Mcp-Param header stands twice")
+            asked = msgspec.json.decode(arguments or b"{}")
+            if isinstance(asked, dict):  # what else it is, the tool's own check says
+                mirrored.check(asked, {one.decode("latin-1"): value for one, value in values.items()})
+        except MCPError as error:
+            return b'{"jsonrpc":"2.0","id":' + id_ + messages.error_tail(error)
         return None
 
     def broken_envelope(self, id_: bytes | None) -> bytes:
