@@ -63,12 +63,14 @@ cdef class HttpChannel(Channel):
     cdef readonly double since_s  # of the last byte in, or the last response
     cdef readonly bint modern     # the era of the exchange
     cdef public object own        # the session of modern requests on this connection, made with the first
+    cdef public object recording  # keeps the events of this exchange for a client that comes back, or None
     cdef public bytes extra       # headers that go with the response, each with its end of line
     cdef object parser
     cdef Head coming
     cdef list parts, queue
     cdef size_t body_bytes, head_bytes
     cdef int stage
+    cdef public bint resumes  # this exchange repeats a stream
     cdef public bint welcome  # False: one connection too many
     cdef bint paused, refused, expects_answer, envelope_bad
     cdef int begin(self, Head head) except -1

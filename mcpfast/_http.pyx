@@ -18,7 +18,7 @@ from libc.string cimport memchr, memcmp, memcpy
 from mcpfast._core cimport (
     SCAN_ARRAY, SCAN_ODD, SCAN_OK, frame_t, scan_frame, scan_is_id, span_bytes, span_t,
 )
-from mcpfast._spine cimport Channel, Engine
+from mcpfast._spine cimport Channel, Engine, Request
 
 from email.utils import formatdate
 
@@ -170,7 +170,9 @@ cdef class HttpChannel(Channel):
         if self.modern:
             self.cancel_calls("the client disconnected")
         self.front.upper.gone(self)
-        self.session = self.own = None  # no cycle is left behind
+        self.own = None
+        if self.modern or not self.calls:  # no cycle is left behind
+            self.session = self.recording = None
 
     def pause_writing(self):
         """The loop's callback: the client takes nothing for now."""
@@ -258,7 +260,7 @@ cdef class HttpChannel(Channel):
     cdef int begin(self, Head head) except -1:
         cdef Front front = self.front
         self.head, self.stage, self.extra = head, ANSWERING, None
-        self.expects_answer = self.modern = self.envelope_bad = False
+        self.expects_answer = self.modern = self.envelope_bad = self.resumes = False
         try:
             if head.target != front.path or head.method != POST or head.doubled:
                 front.upper.other(self, head)
@@ -376,9 +378,10 @@ cdef class HttpChannel(Channel):
 
     cdef int flush(self) except -1:
         "The answer, when it is there; an exchange that needs none, or gets none, ends without."
-        if self.stage == IDLE or self.closed:
-            self.outbox.release()
-            return 0
+        if self.closed:
+            return self.orphaned()
+        if self.stage == IDLE:
+            return self.outbox.release()
         if self.outbox.waiting():
             if self.stage == STREAMING:
                 self.put_event(self.outbox.data + self.outbox.sent, self.outbox.waiting() - 1)
@@ -399,6 +402,12 @@ cdef class HttpChannel(Channel):
         return 0
 
     cdef int stop_reading(self) except -1:
+        return 0
+
+    cdef int stop_if_closed(self, Request request) except -1:
+        "A legacy call goes on without its client."
+        if self.modern:
+            Channel.stop_if_closed(self, request)
         return 0
 
     cdef int status_of(self, const char* at, size_t count) except -1:
@@ -494,7 +503,11 @@ cdef class HttpChannel(Channel):
 
     def send(self, bytes line not None):
         """One message of the server that belongs to this exchange: from now on the response is a stream."""
-        if self.closed or self.stage == IDLE:
+        if self.closed:
+            if self.recording is not None:
+                self.recording.add(line[:len(line) - 1])
+            return
+        if self.stage == IDLE:
             return
         if self.stage == ANSWERING:
             self.open_stream()
@@ -510,6 +523,8 @@ cdef class HttpChannel(Channel):
             extra += b"Transfer-Encoding: chunked\r\n"
         self.stage = STREAMING
         self.transport.write(STREAM_HEAD + self.front.date_line() + extra + b"\r\n")
+        if not self.modern:
+            self.recording = self.front.upper.record(self)
         return 0
 
     def start_stream(self, bytes extra=None):
@@ -519,7 +534,38 @@ cdef class HttpChannel(Channel):
         self.open_stream()
 
     cdef int put_event(self, const char* at, size_t count) except -1:
-        self.put_raw(EVENT_FRONT + at[:count] + b"\n\n")
+        if self.recording is not None:
+            self.put_raw(self.recording.add(at[:count]))
+        else:
+            self.put_raw(EVENT_FRONT + at[:count] + b"\n\n")
+        return 0
+
+    def close_stream(self):
+        """Ends the client's stream of events in the middle of a call; what comes after is kept till it asks for it."""
+        if self.closed or self.modern or self.stage == IDLE:
+            return
+        if self.stage == ANSWERING:
+            self.open_stream()
+        if self.recording is None:
+            return
+        if self.head.chunks:
+            self.transport.write(b"0\r\n\r\n")
+        self.transport.close()
+        Channel.close(self)
+
+    cdef int orphaned(self) except -1:
+        "A legacy call whose client went: its answer is kept where its events are."
+        cdef Py_ssize_t count = self.outbox.waiting() - 1
+        if self.modern or self.session is None:
+            return self.outbox.release()
+        if count > 0 and self.recording is not None:
+            self.recording.add(self.outbox.data[self.outbox.sent:self.outbox.sent + count])
+        self.outbox.release()
+        if not self.calls:
+            if self.recording is not None:
+                self.recording.end()
+            self.front.upper.left(self)
+            self.session = self.recording = None
         return 0
 
     def put_raw(self, bytes text not None):
@@ -540,6 +586,9 @@ cdef class HttpChannel(Channel):
     cdef int finish(self) except -1:
         "The exchange is over: the next one, or the end of the connection."
         cdef Head head = self.head
+        if self.recording is not None:
+            self.recording.end()
+            self.recording = None
         self.stage, self.head, self.extra = IDLE, None, None
         self.since_s = self.engine.loop.time()
         if self.session is not self.own:

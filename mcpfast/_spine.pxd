@@ -117,6 +117,7 @@ cdef class Channel(Source):
     cdef int over(self, Request request, size_t mark, str outcome) except -1
     cdef int pump(self) except -1
     cdef int flush_soon(self) except -1
+    cdef int orphaned(self) except -1
     cdef int flush(self) except -1
     cdef int tell_taken(self) except -1
     cdef int drained(self) except -1

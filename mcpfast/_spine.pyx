@@ -763,14 +763,24 @@ cdef class Channel(Source):
 
     @cython.final
     cdef int flush_soon(self) except -1:
-        if self.corked or self.flushing or self.closed:
+        if self.corked or self.flushing:
             return 0
+        if self.closed:
+            return self.orphaned()
         if not self.writing:
             self.flushing = True
             self.engine.loop.call_soon(self.flush_now)
         elif self.outbox.waiting() > self.engine.output_bytes_max:
             self.owner.lost("the client takes nothing")  # reading less does not help against what is pushed
         return 0
+
+    cdef int orphaned(self) except -1:
+        "An answer that nobody waits for any more."
+        return self.outbox.release()
+
+    def close_stream(self):
+        """Ends the client's stream of events in the middle of a call, so that it comes back for the rest; nothing where there is
+        none, or where nobody could come back to it."""
 
     def flush_now(self):
         self.flushing = False

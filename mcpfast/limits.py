@@ -25,6 +25,10 @@ class Limits(NamedTuple):
     output_high_bytes: int = 1 << 20  # answers not yet taken by the client; above it reading pauses
     output_low_bytes: int = 1 << 16  # and below it reading goes on
     output_bytes_max: int = 256 << 20  # hard end: a client that takes nothing is disconnected
+    replay_events_max: int = 10_000  # events that are kept for clients that come back
+    replay_bytes_max: int = 64 << 20  # and their bytes
+    session_replay_events_max: int = 1_000  # of these, one session's
+    session_replay_bytes_max: int = 8 << 20
     threads_max: int = 32  # worker threads for `def` handlers
     questions_max: int = 64  # server requests of one connection that wait for the client
     subscriptions_max: int = 1_024  # subscribed URIs and listen streams of one connection
@@ -35,6 +39,8 @@ class Limits(NamedTuple):
     idle_s: float = 0.0  # a socket without a message and without a call in flight is closed; 0 never
     head_s: float = 20.0  # an HTTP request that has begun to come is whole within
     keep_alive_s: float = 75.0  # an HTTP connection without a request stays open
+    retry_s: float = 1.0  # a client whose event stream was closed comes back after
+    replay_s: float = 3_600.0  # events are kept that long for a client that comes back
     session_idle_s: float = 3_600.0  # a legacy HTTP session that nobody uses
     eof_grace_s: float = 1.0  # after EOF on stdin what was received may still be answered
     drain_s: float = 5.0  # after SIGTERM or SIGINT calls in flight may still end

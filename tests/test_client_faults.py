@@ -216,8 +216,8 @@ def test_a_server_that_reads_nothing_holds_the_calls_up_and_memory_stays() -> No
             await asyncio.sleep(0.05)
             connection = client._connection
             assert connection is not None
-            buffered = connection.session._writer.transport.get_write_buffer_size()  # type: ignore[attr-defined]
-            assert connection.session._outbox_bytes + buffered < 1_000_000
+            buffered = connection.session.link._writer.transport.get_write_buffer_size()  # type: ignore[attr-defined]
+            assert connection.session.link._outbox_bytes + buffered < 1_000_000
             results = await asyncio.gather(*calls)
             assert {result.text for result in results} == {"ok"}
 
@@ -264,8 +264,8 @@ def test_a_call_cancelled_in_the_turn_of_its_answer(
             take = session.Session._take_answer
             call = asyncio.create_task(client.call_tool("t"))
 
-            def take_and_cancel(self: session.Session, message: session.Incoming) -> None:
-                take(self, message)
+            def take_and_cancel(self: session.Session, *answer: Any) -> None:
+                take(self, *answer)
                 call.cancel()
 
             monkeypatch.setattr(session.Session, "_take_answer", take_and_cancel)
@@ -289,7 +289,7 @@ def test_a_call_cancelled_before_the_connection_ends(caplog: pytest.LogCaptureFi
             await asyncio.sleep(0)
             connection = client._connection
             assert connection is not None
-            assert not connection.session._room.is_set()  # the second call has not even been sent
+            assert not connection.session.link._room.is_set()  # the second call has not even been sent
             calls[1].cancel()
             connection.session.end("the end")
             done = await asyncio.gather(*calls, return_exceptions=True)

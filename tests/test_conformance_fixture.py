@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mcpfast import Client, Context, MCPError
+from mcpfast import Client, MCPError
 from mcpfast.client import PromptsListChanged, ToolsListChanged
 from mcpfast.protocol import types
 from tests.conformance.run import SCORED, frozen_scenarios, judge
@@ -272,9 +272,6 @@ def test_arguments_are_checked_by_the_verbatim_schema(mode: str) -> None:
     assert call(mode, "test_x_mcp_header").text == "region="
 
 
-@pytest.mark.xfail(
-    not hasattr(Context, "close_sse_stream"), reason="Context.close_sse_stream comes with HTTP"
-)
 @both_eras
 def test_closing_the_stream_where_there_is_none(mode: str) -> None:
     assert call(mode, "test_reconnection").text == "Reconnected"

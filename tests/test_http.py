@@ -393,6 +393,7 @@ def test_the_stream_of_a_session_carries_what_belongs_to_no_request(loop: str) -
             session = {"Mcp_Session_Id": await initialized(browser)}
             browser.write(request("GET", "/mcp", Host="localhost", Accept="text/event-stream", **session))
             assert (await browser.head())[0] == 200
+            assert events_of(await browser.chunk())[0]["data"] == "", "an id to come back with"
             other.write(request("GET", "/mcp", Host="localhost", Accept="text/event-stream", **session))
             assert (await other.read()).status == 409
             server.notify_list_changed("tools")
@@ -650,6 +651,7 @@ def test_a_drain_ends_streams_and_lets_calls_end(loop: str) -> None:
                 session = {"Mcp_Session_Id": await initialized(stream)}
                 stream.write(request("GET", "/mcp", Host="localhost", Accept="text/event-stream", **session))
                 assert (await stream.head())[0] == 200
+                assert events_of(await stream.chunk())[0]["data"] == ""
                 message, headers = modern("tools/call", {"name": "wait", "arguments": {"seconds": 0.2}})
                 caller.write(post(message, **headers))
                 await tools.started.wait()
@@ -705,5 +707,101 @@ def test_mirrored_arguments_are_held_against_their_headers() -> None:
             assert (await browser.ask(message, **named, Mcp_Param_Region="ignored")).status == 200
             named["Mcp_Name"] = "=?base64?ZWNobw==?="
             assert (await browser.ask(message, **named)).status == 200
+
+    run(scenario())
+
+
+# ---------------------------------------------------------------- coming back (section 9, H5 and H10)
+
+
+def events_of(raw: bytes) -> list[dict[str, str]]:
+    """Events as name: value of their lines."""
+    return [
+        dict(line.split(": ", 1) for line in event.splitlines() if line)
+        for event in raw.decode().split("\n\n")
+        if event
+    ]
+
+
+@both_loops
+def test_a_client_that_lost_its_stream_comes_back_for_the_rest(loop: str) -> None:
+    async def scenario() -> None:
+        server, go, lost = Tools().server(), asyncio.Event(), asyncio.Event()
+
+        @server.tool
+        async def far(ctx: Context) -> str:
+            await ctx.report_progress(1, 3)
+            await ctx.close_sse_stream()
+            await ctx.report_progress(2, 3)
+            lost.set()
+            await go.wait()
+            await ctx.report_progress(3, 3)
+            return "there"
+
+        async with serving(server) as (_, port), await connect(port) as browser, await connect(port) as other:
+            session = {"Mcp_Session_Id": await initialized(browser)}
+            params = {"name": "far", "arguments": {}, "_meta": {"progressToken": "p"}}
+            browser.write(post(rpc("tools/call", params, id=9), **session))
+            answer = await browser.read()
+            first, progress = events_of(answer.body)
+            assert (first["data"], first["retry"]) == ("", "1000") and "event" not in first
+            assert '"progress":1' in progress["data"]
+            assert await browser.closed() == b""
+            await lost.wait()
+            resume = {"Host": "localhost", "Accept": "text/event-stream", **session}
+            other.write(request("GET", "/mcp", **resume, Last_Event_ID=first["id"]))
+            assert (await other.head())[0] == 200
+            seen = await other.chunk() + await other.chunk()
+            assert next(event["id"] for event in events_of(seen)) == progress["id"]
+            assert b'"progress":2' in seen
+            go.set()
+            rest = b""
+            while piece := await other.chunk():
+                rest += piece
+            assert b'"progress":3' in rest and json.loads(events_of(rest)[-1]["data"])["id"] == 9
+            other.write(request("GET", "/mcp", **resume, Last_Event_ID=progress["id"]))
+            again = await other.read()
+            assert [event["id"] for event in events_of(again.body)][-1] == events_of(rest)[-1]["id"]
+            other.write(request("GET", "/mcp", **resume, Last_Event_ID="never-seen"))
+            assert (await other.read()).status == 400
+
+    run(scenario(), loop)
+
+
+def test_the_session_s_own_stream_is_resumed() -> None:
+    async def scenario() -> None:
+        server = Tools().server()
+        async with serving(server) as (listener, port):
+            async with await connect(port) as browser:
+                session = {"Mcp_Session_Id": await initialized(browser)}
+                opened = {"Host": "localhost", "Accept": "text/event-stream", **session}
+                browser.write(request("GET", "/mcp", **opened))
+                await browser.head()
+                (primed,) = events_of(await browser.chunk())
+                server.notify_list_changed("tools")
+                assert b"tools/list_changed" in await browser.chunk()
+            while len(listener._channels):
+                await asyncio.sleep(0.01)
+            server.notify_list_changed("prompts")
+            async with await connect(port) as browser:
+                browser.write(request("GET", "/mcp", **opened, Last_Event_ID=primed["id"]))
+                assert (await browser.head())[0] == 200
+                assert b"tools/list_changed" in await browser.chunk()
+                assert b"prompts/list_changed" in await browser.chunk()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("revision", ["2025-03-26", "2025-06-18"])
+def test_streams_are_not_primed_before_2025_11_25(revision: str) -> None:
+    async def scenario() -> None:
+        async with browsing() as browser:
+            session = {"Mcp_Session_Id": await initialized(browser, revision)}
+            params = {"name": "steps", "arguments": {"n": 1}, "_meta": {"progressToken": "p"}}
+            answer = await browser.ask(rpc("tools/call", params), **session)
+            assert [bool(event["id"]) and bool(event["data"]) for event in events_of(answer.body)] == [
+                True,
+                True,
+            ]
 
     run(scenario())

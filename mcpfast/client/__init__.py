@@ -2,13 +2,14 @@
 
     async with Client(server) as client:                    # in memory
     async with Client.stdio("python server.py") as client:  # a child process
+    async with Client("http://127.0.0.1:8000/mcp", authorization="Bearer ...") as client:
     async with Client("tcp://127.0.0.1:9000") as client:    # or "unix:///run/notes.sock"
         result = await client.call_tool("add", {"a": 1, "b": 2})
         print(result.data)
 
-`transport.py` brings the bytes, `session.py` matches answers to requests, `negotiation.py` finds the
-revision, `answers.py` lets the callbacks answer the server's questions, `events.py` holds what the server
-tells unasked, `connection.py` ties them together.
+`transport.py` brings the messages, over byte streams (`lines.py`) or HTTP (`http.py`), `session.py` matches
+answers to requests, `negotiation.py` finds the revision, `answers.py` lets the callbacks answer the server's
+questions, `events.py` holds what the server tells unasked, `connection.py` ties them together.
 """
 
 from __future__ import annotations
@@ -39,8 +40,15 @@ from mcpfast.client.events import (
 )
 from mcpfast.client.negotiation import Agreement, Offer, check_mode
 from mcpfast.client.results import CallToolResult
-from mcpfast.client.session import Progress, RequestTimeout
-from mcpfast.client.transport import StdioServer, Transport, command_of, transport_for
+from mcpfast.client.session import HttpError, Progress, RequestTimeout
+from mcpfast.client.transport import (
+    Authorization,
+    HttpServer,
+    StdioServer,
+    Transport,
+    command_of,
+    transport_for,
+)
 from mcpfast.errors import METHOD_NOT_FOUND, MCPError
 from mcpfast.limits import Limits
 from mcpfast.protocol import types
@@ -49,6 +57,8 @@ __all__ = [
     "CallToolResult",
     "Client",
     "ClientRequestContext",
+    "HttpError",
+    "HttpServer",
     "PromptsListChanged",
     "RequestTimeout",
     "ResourceUpdated",
@@ -66,8 +76,11 @@ ACKNOWLEDGE_S = 30.0  # a listen stream that the server does not acknowledge, wh
 class Client(Calls):
     """A connection to one MCP server while the `async with` lasts; it may be entered again afterwards.
 
-    `target`: a server object, "tcp://HOST:PORT", "unix:///path", a Python file, a command as a list of words,
-    a `StdioServer`, or a `Transport` of your own.
+    `target`: a server object, "http://HOST:PORT/mcp" or "https://...", "tcp://HOST:PORT", "unix:///path", a
+    Python file, a command as a list of words, a `StdioServer`, an `HttpServer`, or a `Transport` of your own.
+
+    For a URL `headers` go with every request, and `authorization` is the value of the Authorization header,
+    or a function (`async` or not) that is asked for it before every request. `HttpServer` says more.
 
     `mode`: "auto" asks for the newest revision and falls back to a session of the legacy era; "legacy" does
     the latter at once; a revision ("2025-06-18") takes that one or fails.
@@ -86,6 +99,8 @@ class Client(Calls):
         self,
         target: object,
         *,
+        headers: Mapping[str, str] | None = None,
+        authorization: Authorization | None = None,
         elicitation_callback: ElicitationCallback | None = None,
         elicitation_modes: Iterable[str] = ("form", "url"),
         sampling_callback: SamplingCallback | None = None,
@@ -111,7 +126,8 @@ class Client(Calls):
         self.mode = mode
         self.timeout_s = timeout_s if timeout_s is not None else read_timeout_seconds
         self.input_required_max_rounds = input_required_max_rounds
-        self._transport = transport_for(target, **({"raise_exceptions": True} if raise_exceptions else {}))
+        options: dict[str, Any] = {"raise_exceptions": True} if raise_exceptions else {}
+        self._transport = transport_for(target, headers=headers, authorization=authorization, **options)
         self._answers = Answers(
             self,
             elicitation=elicitation_callback,
@@ -231,13 +247,16 @@ class Client(Calls):
         self._legacy_only(
             "resources/subscribe", "use `async with client.listen(resource_subscriptions=[uri])`"
         )
-        return await self._ask("resources/subscribe", {"uri": str(uri)}, types.EmptyResult, meta)
+        result = await self._ask("resources/subscribe", {"uri": str(uri)}, types.EmptyResult, meta)
+        self._open.subscribed.add(str(uri))
+        return result
 
     async def unsubscribe_resource(
         self, uri: Any, *, meta: Mapping[str, Any] | None = None
     ) -> types.EmptyResult:
         """Ends what `subscribe_resource` began."""
         self._legacy_only("resources/unsubscribe", "leave the `async with client.listen(...)`")
+        self._open.subscribed.discard(str(uri))
         return await self._ask("resources/unsubscribe", {"uri": str(uri)}, types.EmptyResult, meta)
 
     @contextlib.asynccontextmanager

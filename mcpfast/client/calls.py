@@ -30,8 +30,13 @@ class Calls:
     async def list_tools(
         self, cursor: str | None = None, *, meta: Mapping[str, Any] | None = None
     ) -> types.ListToolsResult:
-        """One page of the tools; `next_cursor` of the result gives the next."""
-        return await self._list("tools/list", types.ListToolsResult, cursor, meta)
+        """One page of the tools; `next_cursor` of the result gives the next.
+
+        Over HTTP, tools that name headers which cannot be are left out (section 13).
+        """
+        result = await self._list("tools/list", types.ListToolsResult, cursor, meta)
+        result.tools = self._open.learn(result.tools)
+        return result
 
     async def list_resources(
         self, cursor: str | None = None, *, meta: Mapping[str, Any] | None = None

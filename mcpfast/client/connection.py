@@ -22,9 +22,9 @@ from mcpfast.client.events import (
     read_notification,
 )
 from mcpfast.client.inbox import Inbox
-from mcpfast.client.session import Cancelled, Progress, RequestTimeout, Session
+from mcpfast.client.session import Cancelled, HttpError, Progress, RequestTimeout, Session
 from mcpfast.client.transport import MemoryTransport, Transport
-from mcpfast.errors import INTERNAL_ERROR, PARSE_ERROR, MCPError
+from mcpfast.errors import HEADER_MISMATCH, INTERNAL_ERROR, PARSE_ERROR, ConnectionClosed, MCPError
 from mcpfast.limits import Limits
 from mcpfast.protocol import messages, types
 from mcpfast.protocol.modern import SUBSCRIPTION_ID
@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 
 # Requests that may take long enough for a client-wide progress callback to be of use.
 SLOW = frozenset({"tools/call", "resources/read", "prompts/get"})
+
+# A listen stream that breaks while the server may still be there (HTTP) is opened again, after a pause that
+# doubles each time it fails or lasts no longer than the longest of them.
+LISTEN_PAUSE_S = 0.25
+LISTEN_PAUSE_MAX_S = 8.0
+LISTEN_AGAIN_S = 120.0  # for so long
 
 LoggingCallback = Callable[[types.LoggingMessageNotificationParams], Awaitable[None] | None]
 MessageHandler = Callable[[Notification | Exception], Awaitable[None] | None]
@@ -72,6 +78,7 @@ class Connection:
         self._questions: dict[int | str, asyncio.Task[None]] = {}
         self._subscriptions: dict[int, Subscription] = {}
         self._inbox = Inbox()
+        self.subscribed: set[str] = set()  # URIs, by resources/subscribe (legacy)
         self._envelope: dict[str, Any] = {}
         self._envelope_raw = Raw(b"{}")
         self._session: Session | None = None
@@ -114,22 +121,17 @@ class Connection:
             await self.set_log_level(self._log_level)
 
     async def _connect(self, mode: str) -> negotiation.Agreement:
-        reader, writer = await self._transport.open()
         self._session = session = Session(
-            reader,
-            writer,
             limits=self._limits,
             inbox=self._inbox,
             on_request=self._take_request,
             on_notification=self._take_notification,
             on_garbage=self._tell,
-            last_words=self._transport.last_words,
+            on_lost=self._renew,
             first_id=self._first_id,
         )
-        session.start()
-        return await negotiation.negotiate(
-            session.request, session.notify, mode, self._offer, self._probe_timeout_s
-        )
+        await session.open(self._transport)
+        return await negotiation.negotiate(session, mode, self._offer, self._probe_timeout_s)
 
     def _adopt(self, agreement: negotiation.Agreement) -> None:
         self.agreement = agreement
@@ -186,6 +188,25 @@ class Connection:
         id: int | None = None,
     ) -> Raw:
         """One request with the `_meta` it needs; the raw result. Raises as `Session.request` does."""
+        try:
+            return await self._request(method, params, timeout_s, on_progress, meta, id)
+        except MCPError as error:
+            if error.code != HEADER_MISMATCH or method != "tools/call":
+                raise
+        # Some arguments of this tool must stand in headers, too (section 13). Its schema says which ones, and
+        # nobody has asked for it yet, or it has changed. Nothing was executed: a mismatch is seen before that.
+        await self._list_tools(timeout_s)
+        return await self._request(method, params, timeout_s, on_progress, meta, None)
+
+    async def _request(
+        self,
+        method: str,
+        params: dict[str, Any] | None,
+        timeout_s: float | None,
+        on_progress: Progress | None,
+        meta: dict[str, Any] | None,
+        id: int | None,
+    ) -> Raw:
         session = self.session
         number = session.take_id() if id is None else id
         if on_progress is None and method in SLOW:
@@ -197,6 +218,21 @@ class Connection:
         elif self.modern:
             params = {**(params or {}), "_meta": self._envelope_raw}
         return await session.request(method, params, id=number, timeout_s=timeout_s, on_progress=on_progress)
+
+    def learn(self, tools: list[types.Tool]) -> list[types.Tool]:
+        """Sees what `tools/list` gave, and keeps those that can be called over this connection."""
+        return self.session.link.learn(tools) if self.modern else tools
+
+    async def _list_tools(self, timeout_s: float | None) -> None:
+        cursor: str | None = None
+        while True:
+            asked = None if cursor is None else {"cursor": cursor}
+            raw = await self._request("tools/list", asked, timeout_s, None, None, None)
+            page = negotiation.read_result("tools/list", raw, types.ListToolsResult)
+            self.learn(page.tools)
+            if page.next_cursor is None or page.next_cursor == cursor:
+                return
+            cursor = page.next_cursor
 
     async def set_log_level(self, level: str) -> None:
         """From now on only log messages of this level and above arrive (section 18).
@@ -216,15 +252,71 @@ class Connection:
         # _take_notification.
 
     async def listen(self, subscription: Subscription, notifications: dict[str, Any]) -> None:
-        """Keeps one listen stream until it ends; cancelled, it tells the server."""
+        """Keeps a listen stream until the server ends it; cancelled, it tells the server.
+
+        A stream that breaks while the server may still be there is opened again (section 15, U8).
+        """
+        loop = asyncio.get_running_loop()
+        pause_s, give_up = LISTEN_PAUSE_S, 0.0
+        while True:
+            begun = loop.time()
+            error = await self._listen(subscription, notifications)
+            if error is None or not self._may_come_back(subscription, error):
+                break
+            if subscription.live:
+                give_up = loop.time() + LISTEN_AGAIN_S
+                if loop.time() - begun > LISTEN_PAUSE_MAX_S:
+                    pause_s = LISTEN_PAUSE_S
+            elif loop.time() > give_up:
+                break
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LISTEN_PAUSE_MAX_S)
+            if self._session is None:
+                break
+            subscription.again(self.session.take_id())
+        subscription.end(error)
+
+    async def _listen(self, subscription: Subscription, notifications: dict[str, Any]) -> Exception | None:
+        """One stream; why it broke, None for an end that the server said."""
         self._subscriptions[subscription.id] = subscription
         try:
             await self.request("subscriptions/listen", {"notifications": notifications}, id=subscription.id)
-            subscription.end()
         except Exception as error:
-            subscription.end(error)
+            return error
         finally:
             self._subscriptions.pop(subscription.id, None)
+        return None
+
+    def _may_come_back(self, subscription: Subscription, error: Exception) -> bool:
+        if self._session is None or self._session.ended is not None or not subscription.known:
+            return False
+        if isinstance(error, HttpError):
+            return error.status >= 500 or error.status in (408, 425, 429)
+        return isinstance(error, ConnectionClosed | RequestTimeout)
+
+    async def _renew(self) -> None:
+        """The server has forgotten our session: a new one, and what the old one had been told (section 9, H12).
+
+        Raises as `open` does.
+        """
+        session, agreement = self.session, self.agreement
+        if agreement is None:
+            raise ConnectionClosed("The server forgot the session before it was open")
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                self.agreement = await negotiation.initialize(
+                    session, agreement.revision, self._offer, pinned=True
+                )
+                if self._log_level is not None and self.agreement.capabilities.logging is not None:
+                    await session.request("logging/setLevel", {"level": self._log_level})
+                for uri in sorted(self.subscribed):
+                    await session.request("resources/subscribe", {"uri": uri})
+        except TimeoutError as error:
+            if isinstance(error, RequestTimeout):
+                raise
+            raise RequestTimeout(
+                f"The server forgot the session, and made no new one within {self._connect_timeout_s:g} s"
+            ) from None
 
     # ---- in
 

@@ -130,10 +130,14 @@ class Subscription:
     server closes the stream; it raises ConnectionClosed when the connection breaks, MCPError when the server
     ends the stream with an error or more than `EVENTS_MAX` different events wait. What happened in between is
     not told again: listen anew, and look at everything.
+
+    Over HTTP a stream that breaks while the server is there is opened again by itself, and then tells every
+    event that it can tell (`honored`), since nobody knows what happened in between.
     """
 
     def __init__(self, id: int) -> None:
-        self.id = id
+        self.id = id  # of the stream that is open
+        self.live = False  # that stream was acknowledged
         self.honored = types.SubscriptionFilter()
         self._begun = asyncio.Event()  # acknowledged, or ended before it was
         self._acknowledged = False
@@ -151,13 +155,41 @@ class Subscription:
     def take(self, notification: Notification) -> None:
         """One notification of this stream, in order."""
         if isinstance(notification, SubscriptionsAcknowledgedNotification):
-            if not self._begun.is_set():
+            if not self.live and not self._ended:
+                self.live = True
                 self.honored = notification.params.notifications
+                if self._acknowledged:
+                    self._tell_all()
                 self._acknowledged = True
                 self._begun.set()
             return
         event = event_of(notification)
-        if event is None or self._ended:
+        if event is not None:
+            self._keep(event)
+
+    def again(self, id: int) -> None:
+        """The stream broke, and another one is asked for."""
+        self.id = id
+        self.live = False
+
+    @property
+    def known(self) -> bool:
+        """Whether the server has ever acknowledged it."""
+        return self._acknowledged
+
+    def _tell_all(self) -> None:
+        honored = self.honored
+        if honored.tools_list_changed:
+            self._keep(ToolsListChanged())
+        if honored.prompts_list_changed:
+            self._keep(PromptsListChanged())
+        if honored.resources_list_changed:
+            self._keep(ResourcesListChanged())
+        for uri in honored.resource_subscriptions or ():
+            self._keep(ResourceUpdated(uri))
+
+    def _keep(self, event: ServerEvent) -> None:
+        if self._ended:
             return
         if len(self._events) >= EVENTS_MAX and event not in self._events:
             self.end(

@@ -1,9 +1,11 @@
-"""Which revision to speak with this server (sections 6, 7.2 and 7.3).
+"""Which revision to speak with this server (sections 6 and 7).
 
 auto      server/discover in the newest modern revision
             a result that lists a modern revision we know   modern, the newest of both
             -32022 that names one we know                   discover again in that one
             -32022 that names none we know, modern or not   the server is newer than we are: an error
+            -32020, -32021                                  modern, but not with us: an error
+            HTTP 401, 403, 407, 429, 502 to 504             says nothing about the era: an error
             any other error, or silence                     initialize
           initialize with 2025-11-25
             any legacy revision we know                     legacy, that one
@@ -20,13 +22,23 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 from msgspec import Raw
 
-from mcpfast.client.session import RequestTimeout
-from mcpfast.errors import INTERNAL_ERROR, UNSUPPORTED_VERSION, ConnectionClosed, MCPError
+from mcpfast.client.session import HttpError, RequestTimeout
+from mcpfast.errors import (
+    HEADER_MISMATCH,
+    INTERNAL_ERROR,
+    MISSING_CAPABILITY,
+    UNSUPPORTED_VERSION,
+    ConnectionClosed,
+    MCPError,
+)
 from mcpfast.protocol import messages, types
 from mcpfast.protocol.messages import META_PREFIX
 from mcpfast.protocol.revisions import BY_VERSION, LATEST_LEGACY, MODERN_VERSIONS, Revision
 
 R = TypeVar("R")
+
+# Who is asking, or whether anybody is there at all: a proxy may say so of a server of any era.
+ERALESS_STATUS = frozenset({401, 403, 407, 429, 502, 503, 504})
 
 
 class Agreement(NamedTuple):
@@ -38,10 +50,10 @@ class Agreement(NamedTuple):
     instructions: str | None
 
 
-class Asker(Protocol):
-    """A request without envelope; `Session.request` is one."""
+class Speaker(Protocol):
+    """Who says it, without any envelope: a `Session`."""
 
-    def __call__(
+    def request(
         self,
         method: str,
         params: dict[str, Any],
@@ -49,6 +61,10 @@ class Asker(Protocol):
         timeout_s: float | None = None,
         cancellable: bool = True,
     ) -> Awaitable[Raw]: ...
+
+    def notify(self, method: str, params: dict[str, Any] | None) -> None: ...
+
+    def agree(self, revision: Revision) -> None: ...
 
 
 class Offer(NamedTuple):
@@ -83,44 +99,40 @@ def check_mode(mode: str) -> None:
         raise ValueError(f"mode {mode!r} is unknown; use 'auto', 'legacy' or one of {', '.join(BY_VERSION)}")
 
 
-async def negotiate(
-    ask: Asker,
-    notify: Callable[[str, dict[str, Any] | None], None],
-    mode: str,
-    offer: Offer,
-    probe_timeout_s: float,
-) -> Agreement:
+async def negotiate(speaker: Speaker, mode: str, offer: Offer, probe_timeout_s: float) -> Agreement:
     """Settles on a revision and, in the legacy era, opens the session.
 
     Raises MCPError when there is no common ground.
     """
     if mode == "legacy":
-        return await _initialize(ask, notify, LATEST_LEGACY, offer, pinned=False)
+        return await initialize(speaker, LATEST_LEGACY, offer, pinned=False)
     if mode != "auto":
         revision = BY_VERSION[mode]
         if not revision.modern:
-            return await _initialize(ask, notify, revision, offer, pinned=True)
-        found = await _discover(ask, revision, offer, None)
+            return await initialize(speaker, revision, offer, pinned=True)
+        found = await _discover(speaker, revision, offer, None)
         if revision.version not in found.supported_versions:
             raise _no_common_revision(found.supported_versions, revision.version)
-        return _modern(found, revision)
-    return await _auto(ask, notify, offer, probe_timeout_s)
+        return _modern(speaker, found, revision)
+    return await _auto(speaker, offer, probe_timeout_s)
 
 
-async def _auto(
-    ask: Asker, notify: Callable[[str, dict[str, Any] | None], None], offer: Offer, probe_timeout_s: float
-) -> Agreement:
+async def _auto(speaker: Speaker, offer: Offer, probe_timeout_s: float) -> Agreement:
     version = MODERN_VERSIONS[0]
     for first in (True, False):
         try:
-            found = await _discover(ask, BY_VERSION[version], offer, probe_timeout_s)
+            found = await _discover(speaker, BY_VERSION[version], offer, probe_timeout_s)
             if mutual := _mutual(found.supported_versions):
-                return _modern(found, BY_VERSION[mutual])
+                return _modern(speaker, found, BY_VERSION[mutual])
         except ConnectionClosed as error:
             raise ProbeEndedConnection(error.message) from None
         except RequestTimeout:
             pass
         except MCPError as error:
+            if error.code in (HEADER_MISMATCH, MISSING_CAPABILITY):
+                raise
+            if isinstance(error, HttpError) and error.status in ERALESS_STATUS:
+                raise
             supported = _supported(error)
             if first and (mutual := _mutual(supported)):
                 version = mutual
@@ -128,7 +140,7 @@ async def _auto(
             if supported and not any(known in BY_VERSION for known in supported):
                 raise _no_common_revision(supported, version) from None
         try:
-            return await _initialize(ask, notify, LATEST_LEGACY, offer, pinned=False)
+            return await initialize(speaker, LATEST_LEGACY, offer, pinned=False)
         except MCPError as error:
             mutual = _mutual(_supported(error))
             if not first or mutual is None:
@@ -138,16 +150,17 @@ async def _auto(
 
 
 async def _discover(
-    ask: Asker, revision: Revision, offer: Offer, timeout_s: float | None
+    speaker: Speaker, revision: Revision, offer: Offer, timeout_s: float | None
 ) -> types.DiscoverResult:
     # Not cancelled when it times out: a server that waits for `initialize` need not understand any
     # notification.
     params = {"_meta": envelope(revision, offer, None)}
-    raw = await ask("server/discover", params, timeout_s=timeout_s, cancellable=False)
+    raw = await speaker.request("server/discover", params, timeout_s=timeout_s, cancellable=False)
     return read_result("server/discover", raw, types.DiscoverResult)
 
 
-def _modern(found: types.DiscoverResult, revision: Revision) -> Agreement:
+def _modern(speaker: Speaker, found: types.DiscoverResult, revision: Revision) -> Agreement:
+    speaker.agree(revision)
     try:
         info = found.server_info
     except msgspec.ValidationError:  # for display only, and so no reason to fail (section 6, M5)
@@ -155,25 +168,20 @@ def _modern(found: types.DiscoverResult, revision: Revision) -> Agreement:
     return Agreement(revision, info, found.capabilities, found.instructions)
 
 
-async def _initialize(
-    ask: Asker,
-    notify: Callable[[str, dict[str, Any] | None], None],
-    revision: Revision,
-    offer: Offer,
-    *,
-    pinned: bool,
-) -> Agreement:
+async def initialize(speaker: Speaker, revision: Revision, offer: Offer, *, pinned: bool) -> Agreement:
+    """Opens a session of the legacy era (section 5), in `revision` and no other if it is `pinned`."""
     params = {
         "protocolVersion": revision.version,
         "capabilities": offer.capabilities(revision),
         "clientInfo": offer.client_info,
     }
-    raw = await ask("initialize", params, cancellable=False)
+    raw = await speaker.request("initialize", params, cancellable=False)
     result = read_result("initialize", raw, types.InitializeResult)
     agreed = BY_VERSION.get(result.protocol_version)
     if agreed is None or agreed.modern or (pinned and agreed is not revision):
         raise _no_common_revision([result.protocol_version], revision.version)
-    notify("notifications/initialized", None)
+    speaker.agree(agreed)
+    speaker.notify("notifications/initialized", None)
     return Agreement(agreed, result.server_info, result.capabilities, result.instructions)
 
 

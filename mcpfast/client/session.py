@@ -1,9 +1,10 @@
 """One connection: requests out, answers matched to them by id, everything else handed up.
 
-Era and meaning are decided above.
+Era and meaning are decided above; how a message travels is decided below, by the link of the transport
+(`lines.py` for byte streams, `http.py`).
 
-    request() --> outbox --> writer task --> bytes      one write for all of one turn of the loop
-    bytes --> reader task --> line --> Incoming --> a waiting call | on_request | on_notification
+    request() --> link.send()                          one message
+    link --> take() --> Incoming --> a waiting call | on_request | on_notification
 
 Every wait ends: with its answer, its deadline, its cancellation, or the end of the connection, which ends all
 of them at once and says why. An answer that nobody waits for (any more) is dropped.
@@ -12,21 +13,22 @@ of them at once and says why. An answer that nobody waits for (any more) is drop
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from mcpfast.client.inbox import Inbox
-from mcpfast.client.transport import READ_BYTES, Reader, Writer
 from mcpfast.errors import INTERNAL_ERROR, PARSE_ERROR, ConnectionClosed, MCPError
 from mcpfast.limits import Limits
 
+if TYPE_CHECKING:
+    from mcpfast.client.transport import Link, Transport
+    from mcpfast.protocol.revisions import Revision
+
 REQUEST_TIMEOUT = -32001  # never on the wire; the number the official SDK gives to the same thing
-FLUSH_S = 1.0  # at the end, what was said (cancellations, say) may take this long to be sent
-GARBAGE_SHOWN_BYTES = 200  # of a line that is no message, in errors
+GARBAGE_SHOWN_BYTES = 200  # of what is no message, in errors
 
 
 class RequestTimeout(MCPError, TimeoutError):
@@ -34,6 +36,21 @@ class RequestTimeout(MCPError, TimeoutError):
 
     def __init__(self, message: str) -> None:
         super().__init__(REQUEST_TIMEOUT, message)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class HttpError(MCPError):
+    """The server, or what stands before it, refused a request with an HTTP status and no JSON-RPC error.
+
+    `status` is that status; `challenge` the WWW-Authenticate header, which says what a 401 or 403 wants.
+    """
+
+    def __init__(self, status: int, message: str, challenge: str | None = None) -> None:
+        super().__init__(INTERNAL_ERROR, message)
+        self.status = status
+        self.challenge = challenge
 
     def __str__(self) -> str:
         return self.message
@@ -58,80 +75,85 @@ _decode = msgspec.json.Decoder(Incoming).decode
 _decode_batch = msgspec.json.Decoder(list[Incoming]).decode
 encode = msgspec.json.encode
 
-# The id of an answer whose line is too long to be kept. Only where it stands first: further in it could be
-# anybody's.
-_LEADING_ID = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{1,18})\s*,')
-
 
 class Call:
-    """One request in flight."""
+    """One request in flight, and who waits for its answer."""
 
-    __slots__ = ("future", "on_progress", "seen")
+    __slots__ = ("bounded", "future", "id", "method", "on_progress", "params", "seen")
 
-    def __init__(self, future: asyncio.Future[Raw], on_progress: Progress | None) -> None:
+    def __init__(
+        self,
+        id: int,
+        method: str,
+        params: dict[str, Any] | None,
+        future: asyncio.Future[Raw],
+        on_progress: Progress | None,
+        bounded: bool,
+    ) -> None:
+        self.id = id
+        self.method = method
+        self.params = params
         self.future = future
         self.on_progress = on_progress
+        self.bounded = bounded  # whoever waits does so with a deadline
         self.seen = 0  # notifications that had come before its answer
+
+    def fail(self, error: Exception) -> None:
+        """Ends the wait; does nothing when it is over."""
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 Progress = Callable[[float, float | None, str | None], Awaitable[None] | None]
 
 
 class Session:
-    """Request and response over one reader and one writer.
+    """Request and response over one link.
 
-    `start()` it, `close()` it; both belong to the client.
+    `open()` it, `close()` it; both belong to the client.
     """
 
     def __init__(
         self,
-        reader: Reader,
-        writer: Writer,
         *,
         limits: Limits,
         inbox: Inbox,
         on_request: Callable[[int | str, str, Raw | None], None],
         on_notification: Callable[[str, Raw | None], None],
-        on_garbage: Callable[[MCPError], None],
-        last_words: Callable[[], Awaitable[str]],
+        on_garbage: Callable[[Exception], None],
+        on_lost: Callable[[], Coroutine[Any, Any, None]],
         first_id: int = 1,
     ) -> None:
-        self._reader, self._writer = reader, writer
-        self._limits = limits
+        self.limits = limits
         self._inbox = inbox
-        self._on_request, self._on_notification, self._on_garbage = on_request, on_notification, on_garbage
-        self._last_words = last_words
+        self._on_request, self._on_notification = on_request, on_notification
+        self.on_garbage = on_garbage
+        self.on_lost = (
+            on_lost  # the server has forgotten this session: makes a new one (HTTP, section 9, H12)
+        )
         self.next_id = first_id
+        self._link: Link | None = None
         self._calls: dict[int, Call] = {}
-        self._outbox: list[bytes] = []
-        self._outbox_bytes = 0
-        self._something = asyncio.Event()  # stands in the outbox
-        self._room = asyncio.Event()  # is in the outbox
-        self._room.set()
-        self._tasks: list[asyncio.Task[None]] = []
         self._ended: str | None = None
-        self._over = asyncio.Event()
-        self._last_garbage = ""
+        self.last_garbage = ""
 
-    def start(self) -> None:
-        self._tasks = [
-            asyncio.create_task(self._read(), name="mcpfast client reader"),
-            asyncio.create_task(self._write(), name="mcpfast client writer"),
-        ]
+    async def open(self, transport: Transport) -> None:
+        """Connects. Raises AddressError when that cannot be done."""
+        self._link = await transport.link(self)
 
     async def close(self) -> None:
         """Sends what is still to be sent, within a deadline, and stops. Who waits gets ConnectionClosed."""
         self.end("The client was closed")
-        if not self._tasks:
-            return
-        reader, writer = self._tasks
-        self._tasks = []
-        reader.cancel()
-        self._something.set()  # the writer sees the end and returns when the outbox is empty
-        _, late = await asyncio.wait([writer], timeout=FLUSH_S)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(reader, writer, return_exceptions=True)
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    @property
+    def link(self) -> Link:
+        """What is open. Raises ConnectionClosed when nothing is."""
+        if self._link is None:
+            raise ConnectionClosed(self._ended or "The client is not connected")
+        return self._link
 
     def end(self, reason: str) -> None:
         """From now on nothing is sent or awaited; the first reason stays."""
@@ -140,11 +162,13 @@ class Session:
         self._ended = reason
         calls, self._calls = self._calls, {}
         for call in calls.values():
-            if not call.future.done():
-                call.future.set_exception(ConnectionClosed(reason))
-        self._over.set()
-        self._room.set()
-        self._something.set()
+            call.fail(ConnectionClosed(reason))
+        if self._link is not None:
+            self._link.end()
+
+    def agree(self, revision: Revision) -> None:
+        """From now on this revision is spoken."""
+        self.link.agree(revision)
 
     # ---- outgoing
 
@@ -164,13 +188,17 @@ class Session:
         server goes away. Cancelled or timed out, it tells the server so unless `cancellable` is False
         (`initialize` must not be cancelled, section 21).
         """
+        future: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()
         number = self.take_id() if id is None else id
+        call = Call(number, method, params, future, on_progress, timeout_s is not None)
         if timeout_s is None:
-            return await self._exchange(number, method, params, on_progress, cancellable)
+            return await self._exchange(call, cancellable)
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._exchange(number, method, params, on_progress, cancellable)
-        except TimeoutError:
+                return await self._exchange(call, cancellable)
+        except TimeoutError as error:
+            if isinstance(error, RequestTimeout):  # a shorter deadline, of the link
+                raise
             raise RequestTimeout(f"No answer to {method} within {timeout_s:g} s") from None
 
     def take_id(self) -> int:
@@ -178,40 +206,31 @@ class Session:
         self.next_id += 1
         return self.next_id - 1
 
-    async def _exchange(
-        self,
-        id: int,
-        method: str,
-        params: dict[str, Any] | None,
-        on_progress: Progress | None,
-        cancellable: bool,
-    ) -> Raw:
-        body: dict[str, Any] = {"jsonrpc": "2.0", "id": id, "method": method}
-        if params is not None:
-            body["params"] = params
-        line = encode(body)
+    async def _exchange(self, call: Call, cancellable: bool) -> Raw:
+        body: dict[str, Any] = {"jsonrpc": "2.0", "id": call.id, "method": call.method}
+        if call.params is not None:
+            body["params"] = call.params
+        data = encode(body)
         if self._ended is not None:
             raise ConnectionClosed(self._ended)
-        call = Call(asyncio.get_running_loop().create_future(), on_progress)
-        self._calls[id] = call
+        link, future = self.link, call.future
+        self._calls[call.id] = call
         sent = False
         try:
-            while not self._room.is_set():
-                await self._room.wait()
-            self.send(line)
+            await link.ready()
+            if self._ended is None:
+                link.send(data, call.method, call)
             sent = True
-            result = await call.future
+            result = await future
         except asyncio.CancelledError:
-            answered = call.future.done() and not call.future.cancelled()
-            if sent and cancellable and not answered:
-                self.notify(
-                    "notifications/cancelled", {"requestId": id, "reason": "the caller waits no longer"}
-                )
+            answered = future.done() and not future.cancelled()
+            if sent and not answered and self._ended is None:
+                link.abandon(call, _notice(call.id) if cancellable else None)
             raise
         finally:
-            self._calls.pop(id, None)
-            if call.future.done() and not call.future.cancelled():
-                call.future.exception()  # looked at, even if the caller was cancelled before it came
+            self._calls.pop(call.id, None)
+            if future.done() and not future.cancelled():
+                future.exception()  # looked at, even if the caller was cancelled before it came
         if self._inbox.handled < call.seen:
             await self._inbox.reach(call.seen)
         return result
@@ -221,112 +240,43 @@ class Session:
         body: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
         if params is not None:
             body["params"] = params
-        self.send(encode(body))
+        self._send(encode(body), method)
 
     def respond(self, id: int | str, *, result: Any = None, error: MCPError | None = None) -> None:
         """Answers a request of the server."""
         if error is None:
-            self.send(encode({"jsonrpc": "2.0", "id": id, "result": result}))
+            self._send(encode({"jsonrpc": "2.0", "id": id, "result": result}), None)
             return
         body = {"code": error.code, "message": error.message}
         if error.data is not None:
             body["data"] = error.data
-        self.send(encode({"jsonrpc": "2.0", "id": id, "error": body}))
+        self._send(encode({"jsonrpc": "2.0", "id": id, "error": body}), None)
 
-    def send(self, line: bytes) -> None:
-        """Puts one message, without its newline, into the outbox."""
-        if self._ended is not None:
-            return
-        self._outbox.append(line)
-        self._outbox_bytes += len(line)
-        if self._outbox_bytes > self._limits.output_high_bytes:
-            self._room.clear()
-        self._something.set()
-
-    async def _write(self) -> None:
-        """The writer task: all that was said since the last write, in one write."""
-        try:
-            while self._outbox or self._ended is None:
-                await self._something.wait()
-                self._something.clear()
-                lines, self._outbox, self._outbox_bytes = self._outbox, [], 0
-                if lines:
-                    lines.append(b"")
-                    self._writer.write(b"\n".join(lines))
-                    self._room.set()
-                    await self._writer.drain()
-        except OSError as error:
-            # The server reads no more. Most often it is dead, and the reader knows in a moment how it died.
-            try:
-                async with asyncio.timeout(FLUSH_S):
-                    await self._over.wait()
-            except TimeoutError:
-                self.end(f"The server takes no more messages: {error}")
+    def _send(self, data: bytes, method: str | None) -> None:
+        if self._ended is None and self._link is not None:
+            self._link.send(data, method, None)
 
     # ---- incoming
 
-    async def _read(self) -> None:
-        """The reader task: bytes into lines, for as long as there are any."""
-        reason = "The server closed the connection"
-        kept = bytearray()  # of a line that has begun
-        skipping = False  # the rest of a line that is too long
-        try:
-            while self._ended is None and (data := await self._reader.read(READ_BYTES)):
-                *lines, rest = data.split(b"\n")
-                for line in lines:
-                    if skipping:
-                        skipping = False
-                        continue
-                    if kept:
-                        kept += line
-                        line = bytes(kept)  # noqa: PLW2901
-                        kept.clear()
-                    self._take(line)
-                if not skipping:
-                    kept += rest
-                if len(kept) > self._limits.frame_bytes_max:
-                    self._refuse_long(bytes(kept[:256]))
-                    kept.clear()
-                    skipping = True
-            if self._ended is None:
-                reason += await self._circumstances()
-        except OSError as error:
-            reason = f"The connection broke: {error}" + await self._circumstances()
-        except Exception as error:  # a mistake of ours must not leave anybody waiting for ever
-            import logging
+    def take(self, data: bytes, asked: Call | None = None) -> None:
+        """What came: a message, a batch (2025-03-26), nothing, or garbage, which is told and skipped.
 
-            reason = f"The client failed while it read a message: {error!r}"
-            logging.getLogger("mcpfast.client").exception("The client failed while it read a message")
-        finally:
-            self.end(reason)
-
-    async def _circumstances(self) -> str:
-        """What else is known about the end of the server."""
-        words = await self._last_words()
-        text = f": {words}" if words else ""
-        if self._last_garbage:
-            text += f"\n    (it also wrote a line that is no message: {self._last_garbage})"
-        return text
-
-    def _take(self, line: bytes) -> None:
-        """One line: a message, a batch (2025-03-26), nothing, or garbage, which is told and skipped."""
-        if not line or line.isspace():
-            return
-        if len(line) > self._limits.frame_bytes_max:
-            self._refuse_long(line[:256])
+        `asked`: what came answers this call, where the link knows it.
+        """
+        if not data or data.isspace():
             return
         try:
-            messages = _decode_batch(line) if line.lstrip()[:1] == b"[" else (_decode(line),)
+            messages = _decode_batch(data) if data.lstrip()[:1] == b"[" else (_decode(data),)
         except (msgspec.DecodeError, RecursionError) as error:
-            self._garbage(line, str(error))
+            self._garbage(data, str(error))
             return
         for message in messages:
             if message.method is not UNSET:
                 self._take_method(message, message.method)
             elif message.result is not UNSET or message.error is not UNSET:
-                self._take_answer(message)
+                self._take_answer(message, asked)
             else:
-                self._garbage(line, "neither a method nor a result nor an error")
+                self._garbage(data, "neither a method nor a result nor an error")
 
     def _take_method(self, message: Incoming, method: str) -> None:
         params = None if message.params is UNSET else message.params
@@ -335,13 +285,13 @@ class Session:
         elif message.id is not None:
             self._on_request(message.id, method, params)
 
-    def _take_answer(self, message: Incoming) -> None:
+    def _take_answer(self, message: Incoming, asked: Call | None) -> None:
         if message.id is None or message.id is UNSET:
             # An error that belongs to no request. With one call in flight there is no doubt whose it is.
-            if len(self._calls) != 1:
-                self._on_garbage(_error_of(message.error))
+            if asked is None and len(self._calls) != 1:
+                self.on_garbage(_error_of(message.error))
                 return
-            (call,) = self._calls.values()
+            call = next(iter(self._calls.values())) if asked is None else asked
         else:
             known = self._calls.get(message.id) if isinstance(message.id, int) else None
             if known is None:
@@ -355,25 +305,16 @@ class Session:
         else:
             call.future.set_exception(_error_of(message.error))
 
-    def _garbage(self, line: bytes, why: str) -> None:
-        shown = line[:GARBAGE_SHOWN_BYTES].decode("utf-8", "replace")
-        self._last_garbage = repr(shown)
-        self._on_garbage(
+    def _garbage(self, data: bytes, why: str) -> None:
+        shown = data[:GARBAGE_SHOWN_BYTES].decode("utf-8", "replace")
+        self.last_garbage = repr(shown)
+        self.on_garbage(
             MCPError(PARSE_ERROR, f"The server wrote a line that is no message ({why}): {shown!r}")
         )
 
-    def _refuse_long(self, head: bytes) -> None:
-        """A line beyond the limit: an error for the call it answers if that can be seen, else the end, since
-        somebody waits for it.
-        """
-        bytes_max = self._limits.frame_bytes_max
-        text = f"The server's answer is longer than limits.frame_bytes_max ({bytes_max} bytes)"
-        match = _LEADING_ID.match(head)
-        call = self._calls.get(int(match[1])) if match else None
-        if call is None:
-            self.end(text)
-        elif not call.future.done():
-            call.future.set_exception(MCPError(INTERNAL_ERROR, text))
+    def call_of(self, id: int) -> Call | None:
+        """Who waits for the answer of this id."""
+        return self._calls.get(id)
 
     # ---- what the layer above asks
 
@@ -386,6 +327,11 @@ class Session:
     def ended(self) -> str | None:
         """Why the connection ended; None while it is open."""
         return self._ended
+
+
+def _notice(id: int) -> bytes:
+    params = {"requestId": id, "reason": "the caller waits no longer"}
+    return encode({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
 
 
 def _error_of(error: Any) -> MCPError:

@@ -1,7 +1,12 @@
-"""How a client's bytes reach a server: a socket, a child process, or a server object in this very process.
+"""How a client's messages reach a server: a socket, a child process, HTTP, or a server object in this process.
 
-A transport opens and closes; what the bytes mean is decided above it (`session.py`). To bring your own,
-subclass `Transport` and hand an instance to `Client(...)`.
+    Transport   one way to one server: opens, closes, knows why it ended
+    Link        one open connection of it: takes messages, and gives the session what comes back
+                lines.py: one message a line, over a reader and a writer
+                http.py: one request of HTTP a message
+
+What a message means is decided above (`session.py`). To bring your own byte stream, subclass `Transport` and
+hand an instance to `Client(...)`.
 """
 
 from __future__ import annotations
@@ -10,17 +15,24 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeGuard
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard
 
 from mcpfast.errors import AddressError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from mcpfast.client.session import Call, Session
+    from mcpfast.protocol.revisions import Revision
+    from mcpfast.protocol.types import Tool
 
 READ_BYTES = 1 << 18  # what one read takes at most, and what a reader holds before it pauses the server
 CLOSE_S = 1.0  # a socket may take this long to send what was written before it is closed
 
 TARGETS = (
-    'a server object, "tcp://HOST:PORT", "unix:///path/to.sock", a Python file, a list of words that is a '
-    "command, or Client.stdio(command)"
+    'a server object, "http://HOST:PORT/mcp", "tcp://HOST:PORT", "unix:///path/to.sock", a Python file, '
+    "a list of words that is a command, or Client.stdio(command)"
 )
 
 
@@ -41,12 +53,50 @@ class Writer(Protocol):
         """Waits while the server takes nothing. Raises ConnectionError when it is gone."""
 
 
+class Link(Protocol):
+    """One open connection, as its session sees it.
+
+    What comes goes to `session.take`, the end of everything to `session.end`.
+    """
+
+    async def ready(self) -> None:
+        """Waits while the server takes less than is said."""
+
+    def send(self, data: bytes, method: str | None, call: Call | None) -> None:
+        """Puts one message on its way, never blocks.
+
+        `call` is who waits for the answer to a request; `method` is None for an answer of ours.
+        """
+
+    def abandon(self, call: Call, notice: bytes | None) -> None:
+        """Nobody waits for this answer any more; `notice` is the notification that says so, if one may."""
+
+    def agree(self, revision: Revision) -> None:
+        """From now on this revision is spoken."""
+
+    def learn(self, tools: list[Tool]) -> list[Tool]:
+        """Sees what `tools/list` gave, and keeps those that can be called this way."""
+
+    def end(self) -> None:
+        """Nothing is awaited any more, and only what was said already is still sent."""
+
+    async def close(self) -> None:
+        """Sends what is still to be sent, within a deadline, and stops."""
+
+
 class Transport:
     """One way to one server. Opened once at a time; may be opened again after it was closed."""
 
     async def open(self) -> tuple[Reader, Writer]:
         """Connects. Raises AddressError when it cannot; then nothing is left open."""
         raise NotImplementedError
+
+    async def link(self, session: Session) -> Link:
+        """Connects `session`; a byte stream carries one message a line. Raises as `open` does."""
+        from mcpfast.client.lines import Lines
+
+        reader, writer = await self.open()
+        return Lines(reader, writer, session, self.last_words)
 
     async def close(self) -> None:
         """Lets go of everything, within a deadline of its own. Harmless when nothing is open."""
@@ -139,6 +189,41 @@ class StdioServer(NamedTuple):
     stderr: Any = None
 
 
+class HttpServer(NamedTuple):
+    """A server that is spoken to over Streamable HTTP.
+
+    `url`: "http://127.0.0.1:8000/mcp", "https://...". `headers` go with every request. `authorization` is the
+    value of the Authorization header, "Bearer ..." say, or a function (`async` or not) that is asked for it
+    before every request. `ssl`: how certificates are checked, if not against those of this machine.
+    `connect_s`: to connect may take that long; `first_byte_s`: and an answer that long to begin, where the
+    call has no deadline of its own (None: for ever).
+    """
+
+    url: str
+    headers: Mapping[str, str] | None = None
+    authorization: Authorization | None = None
+    ssl: SSLContext | None = None
+    connect_s: float = 10.0
+    first_byte_s: float | None = 300.0
+
+    def __repr__(self) -> str:  # what else is in it may be secret
+        return f"HttpServer({without_secrets(self.url)!r})"
+
+
+Authorization = str | Callable[[], str | Awaitable[str]]
+
+
+def without_secrets(url: str) -> str:
+    """A URL as it may be shown: without user, password, query and fragment."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    except ValueError:
+        return url.partition(":")[0] + "://..."
+
+
 def command_of(command: str | Sequence[str], args: Sequence[str]) -> tuple[str, Sequence[str]]:
     """The program and its arguments.
 
@@ -154,11 +239,28 @@ def command_of(command: str | Sequence[str], args: Sequence[str]) -> tuple[str, 
     return words[0], words[1:]
 
 
-def transport_for(target: object, **options: Any) -> Transport:
-    """The way to `target`, in any of the forms of `TARGETS`; `options` are for a server object alone.
+def transport_for(
+    target: object,
+    *,
+    headers: Mapping[str, str] | None = None,
+    authorization: Authorization | None = None,
+    **options: Any,
+) -> Transport:
+    """The way to `target`, in any of the forms of `TARGETS`.
 
-    Raises AddressError for what is none of them.
+    `headers` and `authorization` are for a URL alone, `options` for a server object alone. Raises AddressError
+    for what is none of them.
     """
+    if isinstance(target, str) and target.lower().startswith(("http://", "https://")):
+        target = HttpServer(target, headers, authorization)
+    elif headers is not None or authorization is not None:
+        raise AddressError(
+            "headers and authorization go with a URL, http://HOST:PORT/mcp; use HttpServer otherwise"
+        )
+    if isinstance(target, HttpServer):
+        from mcpfast.client.http import HttpTransport
+
+        return HttpTransport(target)
     if isinstance(target, Transport):
         return target
     if isinstance(target, os.PathLike):
@@ -201,7 +303,7 @@ def _by_address(address: str) -> Transport:
         if not path.startswith("/"):
             raise AddressError(f"{address!r} is not an address; write unix:///absolute/path")
         return SocketTransport(path=path)
-    if address.startswith(("http://", "https://", "ws://", "wss://")):
+    if address.startswith(("ws://", "wss://")):
         scheme = address.partition(":")[0]
         raise AddressError(f"{address!r}: {scheme} is not spoken here yet; use {TARGETS}")
     if address.endswith(".py"):

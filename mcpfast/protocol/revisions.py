@@ -25,6 +25,7 @@ class Revision(NamedTuple):
     )
     icons: bool = True  # icons, Implementation.description and .websiteUrl, modes and defaults of elicitation
     argument_errors_are_results: bool = True  # False: bad tool arguments are a -32602
+    primes_streams: bool = True  # an HTTP event stream begins with an event that has an id and no data
 
 
 A = Revision(
@@ -37,11 +38,17 @@ A = Revision(
     structured=False,
     icons=False,
     argument_errors_are_results=False,
+    primes_streams=False,
 )
 B = A._replace(version="2025-03-26", number=1, batches=True, tool_annotations=True, audio=True)
 C = B._replace(version="2025-06-18", number=2, batches=False, structured=True)
 D = C._replace(
-    version="2025-11-25", number=3, error_id_null=False, icons=True, argument_errors_are_results=True
+    version="2025-11-25",
+    number=3,
+    error_id_null=False,
+    icons=True,
+    argument_errors_are_results=True,
+    primes_streams=True,
 )
 E = D._replace(version="2026-07-28", number=4, modern=True)
 

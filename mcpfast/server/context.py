@@ -242,6 +242,14 @@ class Context(Generic[LifespanT]):
     async def notify_prompts_changed(self) -> None:
         self.mcp_server.notify_list_changed("prompts")
 
+    async def close_sse_stream(self) -> None:
+        """Lets go of the client's connection in the middle of a long call (2025-11-25 and before, over HTTP).
+
+        The client comes back with `Last-Event-ID`, after `limits.retry_s`, and is sent what was kept and what still comes. Nothing
+        happens where there is no such stream: on stdio, sockets and in memory, and for 2026-07-28.
+        """
+        self._request.channel.close_stream()
+
     async def notify_resources_changed(self) -> None:
         self.mcp_server.notify_list_changed("resources")
 

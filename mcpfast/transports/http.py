@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -26,6 +27,7 @@ from mcpfast.errors import (
 )
 from mcpfast.protocol import headers, legacy, messages
 from mcpfast.protocol.revisions import MODERN_VERSIONS, REVISIONS
+from mcpfast.server.events import MemoryEventStore
 from mcpfast.server.session import Peer, Session
 from mcpfast.transports.sockets import bind_tcp
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from mcpfast.server.host import Host
     from mcpfast.transports.addresses import Address
 
+T = TypeVar("T")
 logger = logging.getLogger("mcpfast")
 SWEEP_S = 1.0
 GOOD_VALUES_MAX = 256  # header values that were found good and are known again; more are looked at each time
@@ -60,8 +63,8 @@ class Outlet:
             self.backlog.append(line)
 
     def attach(self, channel: HttpChannel) -> None:
+        """From now on messages go there; those that waited first."""
         self.stream = channel
-        channel.start_stream()
         waiting, self.backlog = self.backlog, []
         for line in waiting:
             channel.send(line)
@@ -70,16 +73,51 @@ class Outlet:
         return []
 
 
+class Recording:
+    """The events of one stream of a legacy session, kept for a client that comes back with `Last-Event-ID` (section 9, H10)."""
+
+    __slots__ = ("_recordings", "_session", "_standing", "_store", "name", "reader")
+
+    def __init__(self, store: MemoryEventStore, session: HttpSession, *, standing: bool = False) -> None:
+        self._standing = standing  # the session's own, which ends with it
+        self._store = store
+        self._session = session.key
+        self._recordings = session.recordings
+        self.name: str = _at_once(store.open(self._session))
+        self.reader: HttpChannel | None = None  # came back, and is sent what comes now
+        self._recordings[self.name] = self
+
+    def add(self, data: bytes) -> bytes:
+        """Keeps an event, sends it to the one who came back, and gives it as it stands in a stream."""
+        id_ = _at_once(self._store.append(self._session, self.name, data))
+        event = _event(id_, data)
+        if self.reader is not None:
+            self.reader.put_raw(event)
+        return event
+
+    def end(self) -> None:
+        """No further event comes, unless it is the session's own stream."""
+        if self._standing:
+            return
+        self._recordings.pop(self.name, None)
+        reader, self.reader = self.reader, None
+        if reader is not None:
+            reader.end_stream()
+
+
 class HttpSession(Session):
     """A legacy session, named by `Mcp-Session-Id`; its exchanges may come over any connections."""
 
-    __slots__ = ("exchanges", "id", "used_s")
+    __slots__ = ("exchanges", "id", "key", "own_recording", "recordings", "used_s")
 
     def __init__(self, limits: Limits, peer: Peer) -> None:
         super().__init__(limits, peer)
         self.id: bytes | None = None
         self.exchanges: set[HttpChannel] = set()
         self.used_s = 0.0
+        self.key = ""  # its id as the event store has it
+        self.recordings: dict[str, Recording] = {}
+        self.own_recording: Recording | None = None  # of what belongs to no request
         self.channel: Any = Outlet()
 
     def find(self, id_: bytes) -> Any:
@@ -106,6 +144,13 @@ class HttpListener:
         # Who is asked by another name than loopback's is asked by a page that had its name resolve to us (DNS rebinding).
         self._hosts = LOOPBACK if address.host in LOOPBACK_ADDRESSES else None
         self._sessions: dict[bytes, HttpSession] = {}
+        self._events = MemoryEventStore(
+            limits.replay_events_max,
+            limits.replay_bytes_max,
+            limits.replay_s,
+            session_events_max=limits.session_replay_events_max,
+            session_bytes_max=limits.session_replay_bytes_max,
+        )
         self._channels: set[HttpChannel] = set()
         self._server: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
@@ -196,11 +241,60 @@ class HttpListener:
         session = self._known_session(channel, head)
         if session is None:
             return
-        if session.channel.stream is not None:
+        last = head.header(b"last-event-id")
+        if last is not None:
+            self._resume(channel, session, last.decode("latin-1"))
+        elif session.channel.stream is not None:
             channel.respond(409, b"This session has its stream open already\n")
+        else:
+            channel.session = session
+            channel.start_stream()
+            session.channel.attach(channel)
+
+    def _resume(self, channel: HttpChannel, session: HttpSession, last: str) -> None:
+        """The rest of the stream that `last` is an event of, and what it still gets (section 9, H10)."""
+        replay = _at_once(self._events.replay(session.key, last))
+        if replay is None:
+            channel.respond(400, b"This Last-Event-ID is not known, or no longer\n")
             return
+        recording = session.recordings.get(replay.stream)
+        if (
+            recording is not None
+            and recording is session.own_recording
+            and session.channel.stream is not None
+        ):
+            session.channel.stream.end_stream()  # the client lost that one, and we did not see it yet
         channel.session = session
-        session.channel.attach(channel)
+        channel.resumes = True
+        channel.start_stream()
+        for event in replay.events:
+            channel.put_raw(_event(event.id, event.data))
+        if recording is None:
+            channel.end_stream()
+        elif recording is session.own_recording:
+            channel.recording = recording
+            session.channel.attach(channel)
+        else:
+            if recording.reader is not None:
+                recording.reader.end_stream()
+            recording.reader = channel
+
+    def record(self, channel: HttpChannel) -> Recording | None:
+        """Where the events of a stream that begins are kept; None for one that only repeats another. The client learns an event's
+        id at once, so that it can come back even before the first message (2025-11-25 on)."""
+        session = channel.session
+        if channel.resumes or session is None or session.id is None:
+            return None
+        if channel.head is not None and channel.head.method == b"GET":
+            recording = session.own_recording = session.own_recording or Recording(
+                self._events, session, standing=True
+            )
+        else:
+            recording = Recording(self._events, session)
+        if session.revision is not None and session.revision.primes_streams:
+            retry = b"retry: %d\n" % (1_000 * self.limits.retry_s)
+            channel.put_raw(retry + recording.add(b""))
+        return recording
 
     def _delete(self, channel: HttpChannel, head: Head) -> None:
         session = self._known_session(channel, head)
@@ -248,6 +342,7 @@ class HttpListener:
         session = channel.session
         if session.id is None and session.state is legacy.OPEN:
             session.id = secrets.token_urlsafe(24).encode()
+            session.key = session.id.decode()
             session.used_s = channel.since_s
             self._sessions[session.id] = session
             self.host.opened(session)
@@ -260,10 +355,14 @@ class HttpListener:
             session.exchanges.discard(channel)
             if session.channel.stream is channel:
                 session.channel.stream = None
+            for recording in list(session.recordings.values()):
+                if recording.reader is channel:
+                    recording.reader = None
 
     def _end_session(self, session: HttpSession, reason: str) -> None:
         if session.id is not None and self._sessions.pop(session.id, None) is not None:
             self.host.closed(session)
+            _at_once(self._events.end(session.key))
         for channel in list(session.exchanges):
             channel.cancel_calls(reason)
         if session.channel.stream is not None:
@@ -359,7 +458,7 @@ class HttpListener:
         self._channels.discard(channel)
         if channel.own is not None:
             self.host.closed(channel.own)
-        if channel.session is not None and channel.session is not channel.own:
+        if channel.session is not None and channel.session is not channel.own and not channel.calls:
             self.left(channel)
 
     def input_ended(self) -> None: ...
@@ -376,6 +475,7 @@ class HttpListener:
 
     def _sweep_idle(self) -> None:
         now = self.host.loop.time()
+        self._events.expire()
         for channel in list(self._channels):
             if channel.busy:
                 continue
@@ -423,6 +523,21 @@ class HttpListener:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
+
+
+def _event(id_: str, data: bytes) -> bytes:
+    named = b"event: message\n" if data else b""  # one without data only tells its id
+    return b"id: %s\n%sdata: %s\n\n" % (id_.encode(), named, data)
+
+
+def _at_once(step: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine of the store in memory gives: it never waits. Stores that do come with the state backends."""
+    try:
+        step.send(None)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    raise RuntimeError("an event store that waits cannot be used here")
 
 
 def _keep(known: set[bytes], value: bytes) -> None:

@@ -147,7 +147,7 @@ async def test_tool_with_progress(ctx: Context) -> str:
 async def test_reconnection(ctx: Context) -> str:
     "Closes the stream of this very call; the client comes back for the result with Last-Event-ID."
     await ctx.info("Before the stream is closed")
-    await ctx.close_sse_stream()  # cannot work yet: Context has no close_sse_stream, the SDK's name for it
+    await ctx.close_sse_stream()
     await asyncio.sleep(AWAY_S)
     await ctx.info("After the client was told to come back")
     return "Reconnected"
