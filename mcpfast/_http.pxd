@@ -60,7 +60,8 @@ cdef class HttpChannel(Channel):
     cdef readonly Front front
     cdef readonly object transport
     cdef readonly Head head       # of the exchange
-    cdef readonly double since_s  # of the last byte in, or the last response
+    cdef readonly double since_s  # of the last byte in, the last event or the last response
+    cdef double begun_s           # of the request that comes
     cdef readonly bint modern     # the era of the exchange
     cdef public object own        # the session of modern requests on this connection, made with the first
     cdef public object recording  # keeps the events of this exchange for a client that comes back, or None

@@ -30,7 +30,7 @@ class Front:
     accepts: set[bytes]
     types: set[bytes]
     hosts: set[bytes]
-    origins: set[bytes]
+    origins: set[tuple[bytes, bytes]]
     revisions: set[bytes]
     plain_tools: set[bytes]
     def __init__(
@@ -84,4 +84,5 @@ class HttpChannel(Channel, asyncio.Protocol):
     @property
     def busy(self) -> bool: ...
     @property
-    def receiving(self) -> bool: ...
+    def streaming(self) -> bool: ...
+    def late(self, now_s: float, head_s: float, body_s: float) -> bool: ...

@@ -94,9 +94,9 @@ cdef class Head:
 cdef class Front:
     """What the HTTP connections of one listener share.
 
-    `path` is the endpoint's; `accepts`, `types`, `hosts` and `origins` are the raw header values that were looked at and found
-    good (`upper.admit` adds to them), `revisions` the modern ones, as the header names them; `plain_tools` the raw JSON names
-    of tools that were looked at and have no arguments that headers mirror.
+    `path` is the endpoint's; `accepts`, `types` and `hosts` are the raw header values that were looked at and found good,
+    `origins` those with the Host they are good for (`upper.admit` adds to them). `revisions` are the modern ones, as the header
+    names them; `plain_tools` the raw JSON names of tools that were looked at and have no arguments that headers mirror.
 
     upper.admit(channel, head) -> bool               upper.other(channel, head)
     upper.session_for(channel, head, opening) -> Session | None
@@ -190,6 +190,7 @@ cdef class HttpChannel(Channel):
         self.coming = Head.__new__(Head)
         self.coming.headers, self.coming.known = [], [None] * KNOWN_COUNT
         self.head_bytes = self.body_bytes = 0
+        self.begun_s = self.since_s
         self.parts.clear()
 
     def on_url(self, bytes target not None):
@@ -266,7 +267,7 @@ cdef class HttpChannel(Channel):
                 front.upper.other(self, head)
             elif ((head.value(CONTENT_TYPE) in front.types and head.value(ACCEPT) in front.accepts
                    and head.value(HOST) in front.hosts
-                   and (head.value(ORIGIN) is None or head.value(ORIGIN) in front.origins))
+                   and (head.value(ORIGIN) is None or (head.value(ORIGIN), head.value(HOST)) in front.origins))
                   or front.upper.admit(self, head)):
                 self.message_in(head)
         except BaseException as error:
@@ -571,6 +572,7 @@ cdef class HttpChannel(Channel):
     def put_raw(self, bytes text not None):
         """A piece of an event stream as it stands: an event with an id, a comment, `retry:`."""
         if not self.closed and self.stage == STREAMING:
+            self.since_s = self.engine.loop.time()
             self.transport.write(b"%x\r\n%s\r\n" % (len(text), text) if self.head.chunks else text)
 
     def end_stream(self):
@@ -620,9 +622,13 @@ cdef class HttpChannel(Channel):
         return self.stage != IDLE
 
     @property
-    def receiving(self):
-        """A request has begun to come and is not whole."""
-        return self.coming is not None
+    def streaming(self):
+        """The response is an event stream that is not at its end."""
+        return self.stage == STREAMING and not self.closed
+
+    def late(self, double now_s, double head_s, double body_s):
+        """Whether a request that has begun to come should be whole by now."""
+        return self.coming is not None and now_s - self.begun_s > (body_s if self.coming.whole else head_s)
 
     def take(self, Head head not None):
         """A message that `upper` found to be one after all."""

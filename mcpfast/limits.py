@@ -22,6 +22,7 @@ class Limits(NamedTuple):
     # --- what may wait
     connection_calls_max: int = 4_096  # calls in flight on one connection; above it they are refused (4290)
     connections_max: int = 10_000  # open sockets of one process
+    http_sessions_max: int = 10_000  # legacy sessions of one HTTP address
     output_high_bytes: int = 1 << 20  # answers not yet taken by the client; above it reading pauses
     output_low_bytes: int = 1 << 16  # and below it reading goes on
     output_bytes_max: int = 256 << 20  # hard end: a client that takes nothing is disconnected
@@ -37,7 +38,9 @@ class Limits(NamedTuple):
     )  # answers of one batch are joined up to here, then written while the batch goes on
     # --- how long
     idle_s: float = 0.0  # a socket without a message and without a call in flight is closed; 0 never
-    head_s: float = 20.0  # an HTTP request that has begun to come is whole within
+    head_s: float = 20.0  # the head of an HTTP request that has begun to come is whole within
+    body_s: float = 300.0  # and all of it within
+    stream_comment_s: float = 15.0  # an event stream without an event gets a comment, so that nobody on the way drops it
     keep_alive_s: float = 75.0  # an HTTP connection without a request stays open
     retry_s: float = 1.0  # a client whose event stream was closed comes back after
     replay_s: float = 3_600.0  # events are kept that long for a client that comes back

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -355,6 +356,25 @@ def test_status_of_http_alone(method: str, target: str, headers: dict[str, str],
     run(scenario())
 
 
+def test_an_origin_is_good_for_its_own_host_only() -> None:
+    """What was let in under one Host is not known again under another."""
+
+    async def scenario() -> None:
+        async with browsing() as browser:
+            message, headers = modern("tools/call", {"name": "echo", "arguments": {"text": "x"}})
+            for host, origin, status in (
+                ("localhost", "http://localhost", 200),
+                ("127.0.0.1", "http://127.0.0.1", 200),
+                ("localhost", "http://127.0.0.1", 403),
+                ("127.0.0.1", "http://localhost", 403),
+                ("localhost:80", "http://localhost", 403),
+            ):
+                answer = await browser.ask(message, **{**headers, "Host": host, "Origin": origin})
+                assert answer.status == status, (host, origin)
+
+    run(scenario())
+
+
 # ---------------------------------------------------------------- legacy sessions (section 9)
 
 
@@ -632,12 +652,55 @@ def test_limits_of_a_request() -> None:
 
 
 def test_who_sends_nothing_or_slowly_is_let_go() -> None:
+    async def trickle(browser: Browser, raw: bytes) -> None:
+        for at in range(len(raw)):
+            browser.write(raw[at : at + 1])
+            await asyncio.sleep(0.1)
+
     async def scenario() -> None:
-        async with serving(Tools().server(head_s=0.5, keep_alive_s=0.5)) as (_, port):
-            async with await connect(port) as idle, await connect(port) as slow:
-                slow.write(post(b"{}")[:20])
+        async with serving(Tools().server(head_s=0.5, body_s=0.7, keep_alive_s=0.5)) as (_, port):
+            async with await connect(port) as idle, await connect(port) as head, await connect(port) as body:
+                raw = post(b"{}" + b" " * 500)
+                body.write(raw[:-500])
+                slowly = [
+                    asyncio.ensure_future(trickle(head, raw)),
+                    asyncio.ensure_future(trickle(body, raw[-500:])),
+                ]
                 assert await idle.closed() == b""
-                assert await slow.closed() == b""
+                for browser in (head, body):
+                    with contextlib.suppress(ConnectionResetError):
+                        assert await browser.closed() == b""
+                for one in slowly:
+                    one.cancel()
+
+    run(scenario())
+
+
+def test_a_silent_stream_is_kept_open_with_comments() -> None:
+    async def scenario() -> None:
+        async with serving(Tools().server(stream_comment_s=0.5)) as (_, port), await connect(port) as browser:
+            session = {"Mcp_Session_Id": await initialized(browser)}
+            browser.write(request("GET", "/mcp", Host="localhost", Accept="text/event-stream", **session))
+            await browser.head()
+            await browser.chunk()
+            assert (await browser.chunk()).startswith(b":")
+
+    run(scenario())
+
+
+def test_sessions_are_limited() -> None:
+    async def scenario() -> None:
+        async with browsing(Tools().server(http_sessions_max=1)) as browser:
+            session = await initialized(browser)
+            params = {
+                "protocolVersion": "2025-11-25",
+                "capabilities": {},
+                "clientInfo": {"name": "x", "version": "1"},
+            }
+            assert (await browser.ask(rpc("initialize", params))).status == 503
+            browser.write(request("DELETE", "/mcp", Host="localhost", Mcp_Session_Id=session))
+            await browser.read()
+            await initialized(browser)
 
     run(scenario())
 

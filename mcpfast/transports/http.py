@@ -204,7 +204,7 @@ class HttpListener:
             if where != name:
                 channel.respond(403, b"This Origin may not ask: it is not the Host that is asked\n")
                 return False
-            _keep(self.front.origins, origin.strip())
+            _keep(self.front.origins, (origin.strip(), host))  # good for this Host, and no other
         _keep(self.front.hosts, host)
         return True
 
@@ -309,6 +309,10 @@ class HttpListener:
         be told so."""
         version = head.protocol_version
         if not readable or (opening and head.session_id is None):
+            if len(self._sessions) >= self.limits.http_sessions_max:
+                self.host.dispatcher.log_refusal("refused a session: limits.http_sessions_max is reached")
+                channel.respond(503, b"Too many sessions; try again later\n", extra=b"Retry-After: 10\r\n")
+                return None
             session = HttpSession(self.limits, self._peer(channel))
             channel.wire = None
             return session
@@ -477,10 +481,12 @@ class HttpListener:
         now = self.host.loop.time()
         self._events.expire()
         for channel in list(self._channels):
-            if channel.busy:
-                continue
-            silent = now - channel.since_s
-            if silent > (self.limits.head_s if channel.receiving else self.limits.keep_alive_s):
+            silent_s = now - channel.since_s
+            if channel.late(now, self.limits.head_s, self.limits.body_s):
+                channel.transport.abort()
+            elif channel.streaming and silent_s > self.limits.stream_comment_s:
+                channel.put_raw(b": still here\n\n")
+            elif not channel.busy and silent_s > self.limits.keep_alive_s:
                 channel.transport.close()
         for session in list(self._sessions.values()):
             unused = not session.exchanges and session.channel.stream is None
@@ -540,7 +546,7 @@ def _at_once(step: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("an event store that waits cannot be used here")
 
 
-def _keep(known: set[bytes], value: bytes) -> None:
+def _keep(known: set[T], value: T) -> None:
     if len(known) < GOOD_VALUES_MAX:
         known.add(value)
 
