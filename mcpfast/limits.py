@@ -40,7 +40,9 @@ class Limits(NamedTuple):
     idle_s: float = 0.0  # a socket without a message and without a call in flight is closed; 0 never
     head_s: float = 20.0  # the head of an HTTP request that has begun to come is whole within
     body_s: float = 300.0  # and all of it within
-    stream_comment_s: float = 15.0  # an event stream without an event gets a comment, so that nobody on the way drops it
+    stream_comment_s: float = (
+        15.0  # an event stream without an event gets a comment, so that nobody on the way drops it
+    )
     keep_alive_s: float = 75.0  # an HTTP connection without a request stays open
     retry_s: float = 1.0  # a client whose event stream was closed comes back after
     replay_s: float = 3_600.0  # events are kept that long for a client that comes back
