@@ -22,6 +22,8 @@ Calls that share a Task must not share state. After each call the Task's context
 cimport cython
 from cpython.object cimport Py_EQ, PyObject
 
+from mcpfast._core cimport raise_pending
+
 cdef extern from "Python.h":
     int PyIter_Send(PyObject*, PyObject*, PyObject**)
     PyObject* PyObject_GetAttr(PyObject*, PyObject*)
@@ -228,11 +230,6 @@ cdef class Carrier:
         self.below, home.top = home.top, self
         home.parked_count += 1
         return self.parking
-
-
-cdef int raise_pending() except -1:
-    "The error that a C call left set, as an exception."
-    return -1
 
 
 @cython.final

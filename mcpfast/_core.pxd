@@ -9,9 +9,10 @@
     Shapes                    the last calls, to be known again at one look
     Table                     raw names to objects, at the same cost for 10 and 10,000
 """
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 cdef extern from "_scan.h" nogil:
     ctypedef struct span_t:
@@ -50,6 +51,15 @@ cdef extern from "_shape.h" nogil:
 
 
 cdef bytes span_bytes(span_t span)
+
+
+cdef inline bint same(span_t span, bytes text) noexcept:
+    return span.len == <size_t>PyBytes_GET_SIZE(text) and memcmp(span.at, PyBytes_AS_STRING(text), span.len) == 0
+
+
+cdef inline int raise_pending() except -1:
+    "The error that a C call left set, as an exception."
+    return -1
 
 
 cdef class Block:

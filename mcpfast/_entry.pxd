@@ -5,7 +5,6 @@
     Entry                    its arguments from JSON, and the call of its function
 """
 from cpython.object cimport PyObject
-from libc.stdint cimport uint32_t
 
 from mcpfast._core cimport Block, span_t
 

@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 
-from mcpfast._core cimport SCAN_SLACK
+from mcpfast._core cimport SCAN_SLACK, raise_pending
 
 cdef extern from "Python.h":
     PyObject* PyObject_Vectorcall(PyObject*, PyObject**, size_t, PyObject*)
@@ -39,11 +39,6 @@ BODY, TEXT, ENCODE = KIND_BODY, KIND_TEXT, KIND_ENCODE  # for the rooms above
 
 cdef bytes NO_ARGUMENTS = b"{}"
 cdef dict SCALAR_KINDS = {str: SCALAR_STRING, int: SCALAR_INTEGER, bool: SCALAR_BOOLEAN}
-
-
-cdef int raise_pending() except -1:
-    "The error that a C call left set, as an exception."
-    return -1
 
 
 @cython.final

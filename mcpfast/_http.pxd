@@ -73,7 +73,7 @@ cdef class HttpChannel(Channel):
     cdef int stage
     cdef public bint resumes  # this exchange repeats a stream
     cdef public bint welcome  # False: one connection too many
-    cdef bint paused, refused, expects_answer, envelope_bad
+    cdef bint refused, expects_answer, envelope_bad
     cdef int begin(self, Head head) except -1
     cdef int message_in(self, Head head) except -1
     cdef size_t put_line_in(self, bytes body) except 0

@@ -16,7 +16,7 @@ from libc.stdio cimport snprintf
 from libc.string cimport memchr, memcmp, memcpy
 
 from mcpfast._core cimport (
-    SCAN_ARRAY, SCAN_ODD, SCAN_OK, frame_t, scan_frame, scan_is_id, span_bytes, span_t,
+    SCAN_ARRAY, SCAN_ODD, SCAN_OK, frame_t, same, scan_frame, scan_is_id, span_bytes, span_t,
 )
 from mcpfast._spine cimport Channel, Engine, Request
 
@@ -24,7 +24,6 @@ from email.utils import formatdate
 
 cdef enum:
     QUEUE_MAX = 16  # requests that a client sends before the answers of those before them
-    LENGTH_DIGITS = 20
 
 cdef dict KNOWN_HEADERS = {
     b"host": HOST, b"origin": ORIGIN, b"content-type": CONTENT_TYPE, b"accept": ACCEPT,
@@ -54,10 +53,6 @@ cdef bytes INITIALIZE = b'"initialize"'
 cdef bytes ERROR_CODE = b',"error":{"code":'
 cdef bytes ID_FRONT = b'{"jsonrpc":"2.0","id":'
 cdef bytes EVENT_FRONT = b"event: message\ndata: "
-
-
-cdef inline bint same(span_t span, bytes text) noexcept:
-    return span.len == <size_t>PyBytes_GET_SIZE(text) and memcmp(span.at, PyBytes_AS_STRING(text), span.len) == 0
 
 
 cdef inline bint quoted(span_t span, bytes text) noexcept:
@@ -176,11 +171,9 @@ cdef class HttpChannel(Channel):
 
     def pause_writing(self):
         """The loop's callback: the client takes nothing for now."""
-        self.paused = True
 
     def resume_writing(self):
         """The loop's callback."""
-        self.paused = False
         self.tell_taken()
 
     # ------------------------------------------------------------------------------------------ httptools
@@ -528,10 +521,8 @@ cdef class HttpChannel(Channel):
             self.recording = self.front.upper.record(self)
         return 0
 
-    def start_stream(self, bytes extra=None):
+    def start_stream(self):
         """Answers with an event stream that stays open until `end_stream`."""
-        if extra is not None:
-            self.extra = extra
         self.open_stream()
 
     cdef int put_event(self, const char* at, size_t count) except -1:

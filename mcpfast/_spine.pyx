@@ -18,13 +18,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdlib cimport free
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcpy
 
 from mcpfast._calls cimport DRAINED, WAITS
 from mcpfast._entry cimport ARGUMENTS_MAX, KIND_BODY, KIND_TEXT
 from mcpfast._core cimport (
     SCAN_ARRAY, SCAN_BAD, SCAN_BLANK, SCAN_DEEP, SCAN_META, SCAN_ODD, SCAN_OK, SCAN_SCALAR, Block,
-    SCAN_SHAPED, SHAPES, scan_frame, scan_is_id, scan_write_string, span_bytes,
+    SCAN_SHAPED, SHAPES, raise_pending, same, scan_frame, scan_is_id, scan_write_string, span_bytes,
 )
 
 cdef extern from "Python.h":
@@ -50,15 +50,6 @@ cdef bytes RESULT = b',"result":'
 cdef bytes END = b"}\n"
 cdef bytes VERSION_2 = b'"2.0"'
 cdef bytes TOOLS_CALL = b'"tools/call"'
-
-
-cdef int raise_pending() except -1:
-    "The error that a C call left set, as an exception."
-    return -1
-
-
-cdef inline bint same(span_t span, bytes text) noexcept:
-    return span.len == <size_t>PyBytes_GET_SIZE(text) and memcmp(span.at, PyBytes_AS_STRING(text), span.len) == 0
 
 
 cdef inline span_t span_of(bytes text) noexcept:

@@ -187,6 +187,11 @@ def error_line(error: MCPError, *, id_null: bool) -> bytes:
     return b'{"jsonrpc":"2.0"' + (b',"id":null' if id_null else b"") + error_tail(error)
 
 
+def error_answer(error: MCPError, id_: bytes) -> bytes:
+    """The error of a request; `id_` is its raw JSON."""
+    return b'{"jsonrpc":"2.0","id":' + id_ + error_tail(error)
+
+
 def request_line(id_: str, method: str, params: Any) -> bytes:
     """A request of the server (legacy era only)."""
     return encode({"jsonrpc": "2.0", "id": id_, "method": method, "params": params}) + b"\n"

@@ -390,7 +390,7 @@ class Dispatcher:
             )
         self.log_refusal("refused a malformed message (%s)", why)
         if id_ is not None and why != "json":
-            return b'{"jsonrpc":"2.0","id":' + id_ + messages.error_tail(error)
+            return messages.error_answer(error, id_)
         session: Session = channel.session
         return messages.error_line(
             error, id_null=session.revision is not None and session.revision.error_id_null

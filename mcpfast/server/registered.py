@@ -18,7 +18,10 @@ from mcpfast.server.context import Context
 from mcpfast.server.signature import RawSignature, Signature
 
 if TYPE_CHECKING:
+    from types import EllipsisType
+
     from mcpfast._spine import Request, Wire
+    from mcpfast.protocol.headers import ParamHeaders
     from mcpfast.server.answers import Answers
     from mcpfast.server.dispatch import Dispatcher
     from mcpfast.server.uri_template import UriTemplate
@@ -91,7 +94,7 @@ class Handler:
 class Tool:
     """A registered tool. `entry` is what the hot way sees of it."""
 
-    __slots__ = ("_answers", "_members", "_promised", "entry", "handler", "name", "signature")
+    __slots__ = ("_answers", "_members", "_mirrored", "_promised", "entry", "handler", "name", "signature")
 
     def __init__(
         self,
@@ -108,7 +111,9 @@ class Tool:
         self.signature = handler.signature
         self._answers = answers
         self._members = members
-        _check_mirrored(self.signature, name)
+        self._mirrored: ParamHeaders | EllipsisType | None = ...
+        if _is_marked(self.signature):
+            self.mirrored()
         arguments_type = None if isinstance(self.signature, RawSignature) else self.signature.arguments_type
         # A value of exactly the type that the annotation promises needs no look into `content`: its JSON is its text, too.
         self._promised = _plain_type(self.signature) if self.signature.is_structured else None
@@ -131,6 +136,17 @@ class Tool:
             decoded_type=arguments_type,
             members=None if arguments_type is None else _scalar_members(arguments_type, handler.fields),
         )
+
+    def mirrored(self) -> ParamHeaders | None:
+        """The arguments that HTTP headers mirror (section 13), compiled once: at registration where a parameter is marked.
+
+        Raises RegistrationError for one that no header can carry (X2).
+        """
+        if self._mirrored is ...:
+            from mcpfast.protocol.headers import ParamHeaders  # over HTTP alone, and few tools have such
+
+            self._mirrored = ParamHeaders.of(self.signature.input_schema, self.name)
+        return self._mirrored
 
     def describe(self) -> dict[str, Any]:
         """The tool as `tools/list` shows it, newest revision."""
@@ -187,20 +203,15 @@ def _plain_type(signature: Signature | RawSignature) -> type | None:
     return kind if plain else None
 
 
-def _check_mirrored(signature: Signature | RawSignature, name: str) -> None:
-    """Arguments that HTTP headers are to mirror must be such as can (section 13, X2). Raises RegistrationError."""
+def _is_marked(signature: Signature | RawSignature) -> bool:
+    """Whether a parameter is marked for HTTP headers to mirror: told without a schema, which is made when it is first asked for."""
     if isinstance(signature, RawSignature):
-        marked = MIRRORED.encode() in messages.encode(signature.input_schema)
-    else:
-        marked = any(
-            MIRRORED in (getattr(extra, "extra_json_schema", None) or ())
-            for kind in signature.arguments_type.__annotations__.values()
-            for extra in getattr(kind, "__metadata__", ())
-        )
-    if marked:
-        from mcpfast.protocol.headers import ParamHeaders  # few tools have such
-
-        ParamHeaders.of(signature.input_schema, name)
+        return MIRRORED.encode() in messages.encode(signature.input_schema)
+    return any(
+        MIRRORED in (getattr(extra, "extra_json_schema", None) or ())
+        for kind in signature.arguments_type.__annotations__.values()
+        for extra in getattr(kind, "__metadata__", ())
+    )
 
 
 def _scalar_members(

@@ -26,7 +26,7 @@ from mcpfast.errors import (
     RegistrationError,
 )
 from mcpfast.protocol import headers, legacy, messages
-from mcpfast.protocol.revisions import MODERN_VERSIONS, REVISIONS
+from mcpfast.protocol.revisions import BY_VERSION, MODERN_VERSIONS
 from mcpfast.server.events import MemoryEventStore
 from mcpfast.server.session import Peer, Session
 from mcpfast.transports.sockets import bind_tcp
@@ -316,7 +316,7 @@ class HttpListener:
             session = HttpSession(self.limits, self._peer(channel))
             channel.wire = None
             return session
-        if version is not None and version.decode("latin-1") not in {one.version for one in REVISIONS}:
+        if version is not None and version.decode("latin-1") not in BY_VERSION:
             data = {"supported": list(MODERN_VERSIONS), "requested": version.decode("latin-1")[:80]}
             error = MCPError(UNSUPPORTED_VERSION, "Unsupported protocol version", data)
             channel.reply_with(400, messages.error_line(error, id_null=False))
@@ -400,7 +400,7 @@ class HttpListener:
                 head.header(b"mcp-protocol-version"),
             )
         except MCPError as error:
-            return b'{"jsonrpc":"2.0","id":' + id_ + messages.error_tail(error)
+            return messages.error_answer(error, id_)
         return None
 
     def params_differ(
@@ -411,11 +411,11 @@ class HttpListener:
         if tool is None or method != b'"tools/call"':
             return None
         try:
-            mirrored = headers.ParamHeaders.of(tool.signature.input_schema)
+            mirrored = tool.mirrored()
         except (
             RegistrationError
         ) as error:  # deep in a type: clients drop such a tool, and this one was called all the same
-            self.host.dispatcher.log_refusal("%s: %s", tool.name, error)
+            self.host.dispatcher.log_refusal("%s", error)
             mirrored = None
         if mirrored is None:
             _keep(self.front.plain_tools, name)
@@ -430,14 +430,14 @@ class HttpListener:
             if isinstance(asked, dict):  # what else it is, the tool's own check says
                 mirrored.check(asked, {one.decode("latin-1"): value for one, value in values.items()})
         except MCPError as error:
-            return b'{"jsonrpc":"2.0","id":' + id_ + messages.error_tail(error)
+            return messages.error_answer(error, id_)
         return None
 
     def broken_envelope(self, id_: bytes | None) -> bytes:
         error = MCPError(INVALID_PARAMS, "Invalid params: _meta lacks the envelope of 2026-07-28")
         if id_ is None:
             return messages.error_line(error, id_null=False)
-        return b'{"jsonrpc":"2.0","id":' + id_ + messages.error_tail(error)
+        return messages.error_answer(error, id_)
 
     # ---------------------------------------------------------------- what else the channel asks for
 
