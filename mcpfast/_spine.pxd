@@ -81,7 +81,8 @@ cdef class Channel(Source):
     cdef readonly Engine engine
     cdef Inbox inbox
     cdef Outbox outbox
-    cdef bint reading, writing, corked, held, flushing
+    cdef bint writing, corked, held, flushing
+    cdef readonly bint reading
     cdef readonly bint closed, ended_input
     cdef public Wire wire  # negotiated by `initialize`; None before
     cdef public object session
@@ -112,6 +113,8 @@ cdef class Channel(Source):
     cdef inline int open_line(self, span_t id, size_t more) except -1
     cdef int put(self, bytes line) except -1
     cdef int received(self, size_t count) except -1
+    cdef int take_in(self, const char* data, size_t total) except -1
+    cdef size_t put_line_in(self, const char* message, size_t count) except 0
     cdef int put_line(self, span_t id, Request request, bytes tail) except -1
     cdef int fail(self, span_t id, Request request, Entry entry, Wire wire, object error) except -1
     cdef int over(self, Request request, size_t mark, str outcome) except -1

@@ -188,14 +188,33 @@ cdef class Channel(Source):
 
     def feed(self, data):
         """Bytes that somebody else read (a thread, where a descriptor cannot be watched)."""
-        cdef char* at = NULL
         cdef const unsigned char[::1] bytes_in = data
-        cdef size_t done = 0, total = bytes_in.shape[0], room
+        if bytes_in.shape[0]:
+            self.take_in(<const char*>&bytes_in[0], bytes_in.shape[0])
+
+    cdef int take_in(self, const char* data, size_t total) except -1:
+        cdef char* at = NULL
+        cdef size_t done = 0, room
         while done < total and not self.closed:
             room = min(self.inbox.room(&at), total - done)
-            memcpy(at, &bytes_in[done], room)
+            memcpy(at, data + done, room)
             done += room
             self.received(room)
+        return 0
+
+    cdef size_t put_line_in(self, const char* message, size_t count) except 0:
+        "A message without newline as a line into the inbox; gives how many bytes of it, its newline the last, are to be `received`."
+        cdef char* at = NULL
+        if count == 0:
+            message, count = "-", 1  # no message at all is no JSON
+        if self.inbox.room(&at) > count:
+            memcpy(at, message, count)
+            at[count] = c"\n"
+            return count + 1
+        self.take_in(message, count)
+        self.inbox.room(&at)
+        at[0] = c"\n"
+        return 1
 
     cdef int stop_reading(self) except -1:
         raise NotImplementedError

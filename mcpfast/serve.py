@@ -7,21 +7,25 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mcpfast.errors import AddressError
 from mcpfast.server.host import Host
-from mcpfast.transports.addresses import FORMS, Address, parse
+from mcpfast.transports.addresses import FORMS, WEB, Address, parse
 
 if TYPE_CHECKING:
     from mcpfast.server.app import MCPServer
-    from mcpfast.transports.http import HttpListener
     from mcpfast.transports.sockets import Listener
     from mcpfast.transports.stdio import Diversion, Stdio
+    from mcpfast.transports.web.asgi import AsgiApp
+    from mcpfast.transports.web.listener import HttpListener
+    from mcpfast.transports.web.settings import HttpSettings
 
 EXIT_GRACE_S = 0.5  # after the main thread ended, threads that block may still hold the process this long
 
@@ -32,12 +36,13 @@ def run(
     *,
     loop: str = "auto",
     ready: Callable[[list[Address]], None] | None = None,
-    **foreign: object,
+    **options: Any,
 ) -> None:
     """Serves on a loop of its own until the end. `loop` is "uvloop", "asyncio", or "auto": uvloop where it is installed.
 
-    `ready` as for `serve`; where none is given, one line on stderr tells each address that is listened on. `foreign` is
-    refused: AddressError for `host` and `port`, TypeError for the rest. Ctrl-C at a terminal that is stdin raises SystemExit(130).
+    `ready` as for `serve`; where none is given, stderr tells each address that is listened on, and what a client is to be
+    configured with. `options` are those of HttpSettings; AddressError for `host` and `port`, TypeError for others. Ctrl-C at a
+    terminal that is stdin raises SystemExit(130).
     """
     try:
         asyncio.get_running_loop()
@@ -45,18 +50,20 @@ def run(
         pass
     else:
         raise RuntimeError("a loop is running already: write `await server.run_async(...)` here")
-    addresses = _addresses(transport, foreign)
+    addresses, settings = _addresses(transport, options)
     if any(address.kind == "stdio" for address in addresses):
         _check_standard_descriptors()
     alone = addresses == [Address("stdio")]
     by_hand = alone and os.isatty(0)
     if ready is None and (by_hand or not alone):
-        ready = _tell
+        ready = partial(_tell, server.name)
     ended_by = None
     runner = _new_loop(loop)
     asyncio.set_event_loop(runner)
     try:
-        ended_by = runner.run_until_complete(serve(server, addresses, signals=True, ready=ready))
+        ended_by = runner.run_until_complete(
+            _serve(server, addresses, settings, signals=True, ready=ready)
+        )
     except KeyboardInterrupt:  # before it served: in the lifespan
         if not by_hand:
             raise
@@ -74,8 +81,9 @@ def run(
         raise SystemExit(128 + ended_by)
 
 
-def _tell(addresses: list[Address]) -> None:
-    """To whoever started the server: where it listens, which port was given; over stdio alone, to a person, what it waits for.
+def _tell(name: str, addresses: list[Address]) -> None:
+    """To whoever started the server: where it listens, which port was given, what a client over HTTP is configured with; over
+    stdio alone, to a person, what it waits for.
 
     On stderr, since stdout may be the stream.
     """
@@ -83,9 +91,23 @@ def _tell(addresses: list[Address]) -> None:
     if addresses == [Address("stdio")]:
         waits = "this server speaks MCP on stdin and stdout, and waits for a client (Ctrl-C stops it)"
         lines = [f"{waits}; to try it: mcpfast inspect -- {_command()}"]
+    lines = [f"mcpfast: {line}\n" for line in lines]
+    over_http = [address for address in addresses if address.kind in ("http", "https")]
+    if over_http:
+        lines.append(_client_configuration(name, over_http[0]))
     with contextlib.suppress(OSError, AttributeError):  # without a stderr that is read it serves, too
-        sys.stderr.write("".join(f"mcpfast: {line}\n" for line in lines))
+        sys.stderr.write("".join(lines))
         sys.stderr.flush()
+
+
+def _client_configuration(name: str, address: Address) -> str:
+    """The JSON that clients take; an address that means all of them is asked for by a name."""
+    import json
+
+    host = address.host if address.host not in ("0.0.0.0", "::") else socket.gethostname()
+    entry = {"type": "http", "url": str(address._replace(host=host))}
+    pasted = json.dumps({"mcpServers": {name: entry}}, indent=2, ensure_ascii=False)
+    return f"mcpfast: for a client's configuration:\n{pasted}\n"
 
 
 def _command() -> str:
@@ -104,23 +126,32 @@ async def serve(
     *,
     signals: bool = False,
     ready: Callable[[list[Address]], None] | None = None,
-    **foreign: object,
+    **options: Any,
 ) -> int | None:
     """Serves inside the running loop until the client is gone (stdio alone) or the task is cancelled.
 
     `ready(addresses)` is called when every listener accepts, with the ports that were given for port 0. `signals` True: SIGTERM,
     SIGINT and SIGHUP begin a drain, a second one ends at once. Returns the signal that ended it, None where none did. Raises
-    AddressError where an address cannot be served, or for `host` and `port`, and TypeError for what else is `foreign`.
+    AddressError where an address cannot be served, or for `host` and `port`, TypeError or ValueError for other `options` than
+    those of HttpSettings.
     """
-    addresses = _addresses(transport, foreign)
-    if server.state_keys is None and "MCPFAST_STATE_KEYS" in os.environ:
-        from mcpfast.server.sealed import KeyRing
+    addresses, settings = _addresses(transport, options)
+    return await _serve(server, addresses, settings, signals=signals, ready=ready)
 
-        server.state_keys = KeyRing.from_env("MCPFAST_STATE_KEYS")
+
+async def _serve(
+    server: MCPServer[Any],
+    addresses: list[Address],
+    settings: HttpSettings | None,
+    *,
+    signals: bool,
+    ready: Callable[[list[Address]], None] | None,
+) -> int | None:
+    _take_state_keys(server)
     gc.freeze()  # what is loaded by now stays: the collector need not look at it again
     with _diversion(addresses) as diverted:  # before the lifespan: what it prints is no message, either
         async with Host(server, warm=os.environ.get("MCPFAST_WARM_TASKS", "1") != "0") as host:
-            serving = Serving(host)
+            serving = Serving(host, settings)
             try:
                 await serving.open(addresses, diverted)
                 with _signals(serving) if signals else contextlib.nullcontext():
@@ -147,11 +178,34 @@ def _diversion(addresses: Sequence[Address]) -> Iterator[Diversion | None]:
         diverted.restore()
 
 
+def asgi_app(server: MCPServer[Any], path: str, options: dict[str, Any]) -> AsgiApp:
+    """`server.asgi_app(...)`. Raises TypeError and ValueError for options that are not ours, or have no meaning there."""
+    from mcpfast.transports.web.asgi import AsgiApp
+    from mcpfast.transports.web.settings import HttpSettings
+
+    settings = HttpSettings.taken_from(options)
+    if options or settings.ssl_certfile or settings.ssl_keyfile:
+        raise TypeError(f"asgi_app has no option {', '.join(map(repr, options)) or 'ssl_certfile, ssl_keyfile'}")
+    if not path.startswith("/"):
+        raise ValueError(f"the path of asgi_app begins with a slash: /{path}")
+    _take_state_keys(server)
+    return AsgiApp(server, path, settings)
+
+
+def _take_state_keys(server: MCPServer[Any]) -> None:
+    """The keys that the environment has, where the server was given none."""
+    if server.state_keys is None and "MCPFAST_STATE_KEYS" in os.environ:
+        from mcpfast.server.sealed import KeyRing
+
+        server.state_keys = KeyRing.from_env("MCPFAST_STATE_KEYS")
+
+
 class Serving:
     """What is open while a server serves; `ended` is done when nothing is left to serve."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, settings: HttpSettings | None) -> None:
         self.host = host
+        self._settings = settings
         self.ended: asyncio.Future[None] = host.loop.create_future()
         self.ended_by: int | None = None  # the signal that began the end
         self.addresses: list[Address] = []
@@ -166,10 +220,10 @@ class Serving:
 
                 self._stdio = Stdio(self.host, diverted, self._stdio_closed)
                 self.addresses.append(address)
-            elif address.kind == "http":
-                from mcpfast.transports.http import HttpListener
+            elif self._settings is not None and address.kind in WEB:
+                from mcpfast.transports.web.listener import HttpListener
 
-                over_http = HttpListener(self.host, address)
+                over_http = HttpListener(self.host, address, self._settings)
                 self._listeners.append(over_http)
                 await over_http.start()
                 self.addresses.append(over_http.address)
@@ -219,10 +273,14 @@ class Serving:
             self._stdio.stream.close("the server is closing")
 
 
-def _addresses(transport: str | Sequence[str | Address], foreign: Mapping[str, Any]) -> list[Address]:
-    """Raises AddressError for what cannot be served, before anything is opened; `foreign` is what other servers' `run` takes."""
-    if transport in ("stdio", "tcp") and ("host" in foreign or "port" in foreign):
-        meant = Address("tcp", foreign.get("host") or "127.0.0.1", foreign.get("port") or 8000)
+def _addresses(
+    transport: str | Sequence[str | Address], options: dict[str, Any]
+) -> tuple[list[Address], HttpSettings | None]:
+    """The addresses, and what is set for those over HTTP. Raises AddressError for what cannot be served, before anything is
+    opened; TypeError and ValueError for `options` that are not ours."""
+    if "host" in options or "port" in options:
+        kind = "tcp" if transport == "tcp" else "http"
+        meant = Address(kind, options.get("host") or "127.0.0.1", options.get("port") or 8000)
         raise AddressError(f'host and port are part of the address: write "{meant}"; there are {FORMS}')
     texts = [transport] if isinstance(transport, str) else list(transport)
     addresses = [text if isinstance(text, Address) else parse(text) for text in texts]
@@ -230,9 +288,16 @@ def _addresses(transport: str | Sequence[str | Address], foreign: Mapping[str, A
         raise AddressError("nothing to serve on: give at least one address")
     if sum(address.kind == "stdio" for address in addresses) > 1:
         raise AddressError("stdio can be served once only")
-    if foreign:
-        raise TypeError(f"there is no option {' or '.join(map(repr, foreign))} for serving")
-    return addresses
+    kinds = {address.kind for address in addresses}
+    settings = None
+    if options or not kinds.isdisjoint(WEB):  # a server over stdio pays for none of it
+        from mcpfast.transports.web.settings import HttpSettings
+
+        settings = HttpSettings.taken_from(options)
+        if options:
+            raise TypeError(f"there is no option {' or '.join(map(repr, options))} for serving")
+        settings.check(kinds)
+    return addresses, settings
 
 
 def _new_loop(kind: str) -> asyncio.AbstractEventLoop:

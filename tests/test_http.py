@@ -18,7 +18,8 @@ from mcpfast import Context, Limits, MCPServer
 from mcpfast.errors import RegistrationError
 from mcpfast.server.host import Host
 from mcpfast.transports.addresses import Address
-from mcpfast.transports.http import HttpListener
+from mcpfast.transports.web.listener import HttpListener
+from mcpfast.transports.web.settings import HttpSettings
 from tests.wire import loops, run
 
 both_loops = pytest.mark.parametrize("loop", loops())
@@ -171,7 +172,7 @@ class Tools:
 @asynccontextmanager
 async def serving(server: MCPServer[Any]) -> AsyncIterator[tuple[HttpListener, int]]:
     async with Host(server) as host:
-        listener = HttpListener(host, Address("http", "127.0.0.1", 0, "/mcp"))
+        listener = HttpListener(host, Address("http", "127.0.0.1", 0, "/mcp"), HttpSettings())
         await listener.start()
         try:
             yield listener, listener.address.port
@@ -502,7 +503,7 @@ def test_nothing_is_left_of_a_thousand_aborted_requests() -> None:
                 await asyncio.sleep(0.02)
                 for browser in browsers:
                     browser.writer.transport.abort()
-            while listener._channels:
+            while listener._connections:
                 await asyncio.sleep(0.01)
             assert not listener.host.sessions
             assert len(asyncio.all_tasks()) <= before + 256, "warm Tasks may be more"
@@ -843,7 +844,7 @@ def test_the_session_s_own_stream_is_resumed() -> None:
                 (primed,) = events_of(await browser.chunk())
                 server.notify_list_changed("tools")
                 assert b"tools/list_changed" in await browser.chunk()
-            while len(listener._channels):
+            while len(listener._connections):
                 await asyncio.sleep(0.01)
             server.notify_list_changed("prompts")
             async with await connect(port) as browser:

@@ -89,7 +89,7 @@ class Client:
     @classmethod
     @asynccontextmanager
     async def at(cls, address: Address) -> AsyncIterator[Client]:
-        reader, writer = await asyncio.open_unix_connection(address.path, limit=1 << 22)
+        reader, writer = await asyncio.open_unix_connection(address.socket, limit=1 << 22)
         try:
             client = cls(reader, writer)
             hello = {"protocolVersion": "2025-11-25", "clientInfo": {"name": "x", "version": "1"}}

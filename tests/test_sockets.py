@@ -74,7 +74,7 @@ async def wire_to(
     if address.kind == "tcp":
         reader, writer = await asyncio.open_connection(address.host, address.port, limit=limit)
     else:
-        reader, writer = await asyncio.open_unix_connection(address.path, limit=limit)
+        reader, writer = await asyncio.open_unix_connection(address.socket, limit=limit)
     try:
         wire = Wire(reader, writer, "2025-11-25")
         if open_session:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from mcpfast.server.host import Host
     from mcpfast.server.once import OnceRecords
     from mcpfast.server.resources import ReadyResource
+    from mcpfast.server.routes import Route
     from mcpfast.server.sealed import KeyRing, Sealer
+    from mcpfast.transports.web.asgi import AsgiApp
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
 Middleware = Callable[[Any, Callable[[Any], Any]], Any]
@@ -99,6 +101,7 @@ class MCPServer(Generic[LifespanT]):
         )
         self.answers = Answers(info, cache_hints or {})
         self.catalog = Catalog(self.notify_list_changed)
+        self.routes: dict[str, Route] = {}
         self._serving: list[Host] = []
         self._lock = threading.Lock()
         self._threads: ThreadPool | None = None
@@ -346,6 +349,23 @@ class MCPServer(Generic[LifespanT]):
 
         return register if fn is None else register(fn)
 
+    # ---------------------------------------------------------------- plain HTTP
+
+    def route(self, method: str, path: str) -> Callable[[Fn], Fn]:
+        """Decorator: a plain HTTP endpoint beside MCP, `@server.route("GET", "/health")`.
+
+        The function takes an HttpRequest, or nothing, and gives text, bytes, None, an HttpResponse, or what is to be JSON. It
+        stands behind the same checks of Host and Origin as MCP. Raises RegistrationError.
+        """
+
+        def register(fn: Fn) -> Fn:
+            from mcpfast.server.routes import add_route
+
+            add_route(self.routes, method, path, fn)
+            return fn
+
+        return register
+
     # ---------------------------------------------------------------- changes
 
     def notify_list_changed(self, kind: str) -> None:
@@ -428,9 +448,12 @@ class MCPServer(Generic[LifespanT]):
     # ---------------------------------------------------------------- serving
 
     def run(self, transport: str | Sequence[str] = "stdio", **options: Any) -> None:
-        """Serves until the client is gone (stdio) or a signal comes: "stdio", "tcp://HOST:PORT", "unix:///PATH", or several.
+        """Serves until the client is gone (stdio) or a signal comes: on "stdio", "http://HOST:PORT", "https://HOST:PORT",
+        "tcp://HOST:PORT", "unix:///PATH", "unix+http:///PATH", or on several.
 
-        SIGTERM and SIGINT let calls in flight end, `limits.drain_s` at most. Raises AddressError for an address it cannot serve.
+        `options`: `loop` ("auto", "uvloop" or "asyncio"), and over HTTP those of HttpSettings: `session_mode`, `allowed_hosts`,
+        `allowed_origins`, `ssl_certfile`, `ssl_keyfile`. SIGTERM and SIGINT let calls in flight end, `limits.drain_s` at most.
+        Raises AddressError for an address it cannot serve.
         """
         from mcpfast import serve
 
@@ -441,6 +464,16 @@ class MCPServer(Generic[LifespanT]):
         from mcpfast import serve
 
         await serve.serve(self, transport, **options)
+
+    def asgi_app(self, path: str = "/mcp", **options: Any) -> AsgiApp:
+        """An ASGI application with all that HTTP has, WebSocket included: for `uvicorn module:app`, or to be mounted.
+
+        MCP is at `path` below the place where it is mounted. `options` are those of HttpSettings but for TLS. A mounted
+        application is not told of the end: hand `app.lifespan` to the one around it. Raises TypeError and ValueError.
+        """
+        from mcpfast import serve
+
+        return serve.asgi_app(self, path, options)
 
     async def run_stdio_async(self) -> None:
         """The SDK's name for `run_async("stdio")`."""

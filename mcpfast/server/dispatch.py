@@ -406,6 +406,14 @@ class Dispatcher:
         except (msgspec.DecodeError, RecursionError):
             return None
 
+    def one_line(self, body: bytes) -> bytes:
+        """A message that stands on several lines, on one: outside of strings a newline is a space, and inside there is none."""
+        try:
+            msgspec.json.decode(body)
+        except (msgspec.DecodeError, RecursionError):
+            return b"-"
+        return body.replace(b"\n", b" ")
+
     def batch(self, channel: Channel, raw: bytes, items: int) -> None:
         """A JSON-RPC batch of so many items: 2025-03-26 alone has them (section 3.1)."""
         session: Session = channel.session

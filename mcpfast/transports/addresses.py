@@ -1,4 +1,4 @@
-"""Addresses of transports: "stdio", "tcp://HOST:PORT", "unix:///PATH", "http://HOST:PORT/PATH"."""
+"""Addresses of transports, as text and taken apart."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from typing import NamedTuple
 
 from mcpfast.errors import AddressError
 
-FORMS = '"stdio", "tcp://HOST:PORT", "unix:///PATH" or "http://HOST:PORT"'
-HTTP_KIN = ("https", "sse", "streamable-http", "streamable_http", "ws", "wss")
+FORMS = (
+    '"stdio", "http://HOST:PORT", "https://HOST:PORT", "tcp://HOST:PORT", "unix:///PATH" or "unix+http:///PATH"'
+)
+WEB = ("http", "https", "unix+http")  # what HTTP is spoken on
 ENDPOINT = "/mcp"  # the path of an HTTP address that names none
 
 
 class Address(NamedTuple):
-    """`kind` is "stdio", "tcp", "unix" or "http"; `host` and `port` are set for tcp and http, `path` for unix and http."""
+    """`kind` is "stdio", "tcp", "unix", "http", "https" or "unix+http". `host` and `port` are set for tcp, http and https, `socket`
+    (a file) for unix and unix+http, `path` (the endpoint's) for all that speak HTTP."""
 
     kind: str
     host: str = ""
     port: int = 0
     path: str = ""
+    socket: str = ""
 
     def __str__(self) -> str:
-        if self.kind in ("tcp", "http"):
+        if self.kind in ("tcp", "http", "https"):
             host = f"[{self.host}]" if ":" in self.host else self.host
             return f"{self.kind}://{host}:{self.port}{self.path}"
-        return f"unix://{self.path}" if self.kind == "unix" else self.kind
+        return f"{self.kind}://{self.socket}" if self.socket else self.kind
 
 
 def parse(text: str) -> Address:
@@ -32,30 +36,37 @@ def parse(text: str) -> Address:
     scheme, _, rest = text.partition(":")
     if text == "stdio":
         return Address("stdio")
-    if scheme == "unix":
-        return _unix(text, rest)
+    if scheme in ("unix", "unix+http"):
+        return _unix(text, scheme, rest)
     if scheme == "tcp":
         return _tcp(text, rest)
-    if scheme == "http":
-        return _http(text, rest)
-    if scheme in HTTP_KIN:
+    if scheme in ("http", "https"):
+        return _http(text, scheme, rest)
+    if scheme in ("ws", "wss"):
+        spoken = "https" if scheme == "wss" else "http"
         raise AddressError(
-            f"{text!r} is not served by this version; for Streamable HTTP write http://127.0.0.1:8000"
+            f"{text!r}: WebSocket clients are served at the address of HTTP; write {spoken}:{rest}"
+        )
+    if scheme in ("sse", "streamable-http", "streamable_http"):
+        raise AddressError(
+            f"{text!r}: one address serves Streamable HTTP, and HTTP+SSE at /sse; write http://127.0.0.1:8000"
         )
     raise AddressError(f"{text!r} is no address; use {FORMS}")
 
 
-def _unix(text: str, rest: str) -> Address:
+def _unix(text: str, kind: str, rest: str) -> Address:
     path = rest.removeprefix("//")
     if len(path) < 2:
-        raise AddressError(f"{text!r}: a Unix socket needs an absolute path, as in unix:///run/notes.sock")
+        raise AddressError(
+            f"{text!r}: a Unix socket needs an absolute path, as in {kind}:///run/notes.sock"
+        )
     if not rest.startswith("///"):
         raise AddressError(
-            f"{text!r}: a Unix socket needs two slashes and an absolute path; write unix://{os.path.abspath(path)}"
+            f"{text!r}: a Unix socket needs two slashes and an absolute path; write {kind}://{os.path.abspath(path)}"
         )
     if len(path.encode()) > 107:
         raise AddressError(f"{text!r}: the path of a Unix socket has at most 107 bytes")
-    return Address("unix", path=path)
+    return Address(kind, path=ENDPOINT if kind == "unix+http" else "", socket=path)
 
 
 def _host_and_port(text: str, rest: str, example: str) -> tuple[str, int]:
@@ -66,12 +77,12 @@ def _host_and_port(text: str, rest: str, example: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
-def _http(text: str, rest: str) -> Address:
+def _http(text: str, kind: str, rest: str) -> Address:
     where, slash, path = rest.removeprefix("//").partition("/")
     if "?" in path or "#" in path or not path.isascii():
         raise AddressError(f"{text!r}: the path of an HTTP address is plain, as in http://127.0.0.1:8000/mcp")
-    host, port = _host_and_port(text, where, "http://127.0.0.1:8000")
-    return Address("http", host, port, slash + path if path else ENDPOINT)
+    host, port = _host_and_port(text, where, f"{kind}://127.0.0.1:8000")
+    return Address(kind, host, port, slash + path if path else ENDPOINT)
 
 
 def _tcp(text: str, rest: str) -> Address:

@@ -38,8 +38,8 @@ class Listener:
         self._accepting = False
         self._sweep: TimerHandle | None = None
         self._silent: dict[Stream, tuple[int, int]] = {}  # reads so far, sweeps without one
-        self._socket = _bind_unix(address) if address.kind == "unix" else bind_tcp(address)
-        self._file = _identity(address.path) if address.kind == "unix" else None
+        self._socket = bind_unix(address) if address.kind == "unix" else bind_tcp(address)
+        self._file = identity(address.socket) if address.kind == "unix" else None
         self.address = address
         if address.kind == "tcp":
             name = self._socket.getsockname()
@@ -83,7 +83,7 @@ class Listener:
             host, port = name[:2] if isinstance(name, tuple) else ("", 0)
             peer = Peer("tcp", f"{host}:{port}")
         else:
-            peer = Peer("unix", self.address.path, _credentials(connection))
+            peer = Peer("unix", self.address.socket, _credentials(connection))
         fd = connection.detach()
         stream = Stream(
             self._host,
@@ -128,13 +128,8 @@ class Listener:
             self._host.loop.remove_reader(self._socket.fileno())
         if self._sweep is not None:
             self._sweep.cancel()
-        if (
-            self._file is not None and _identity(self.address.path) == self._file
-        ):  # not one that replaced ours
-            try:
-                os.unlink(self.address.path)
-            except OSError as error:
-                logger.warning("cannot remove %s: %s", self.address.path, error.strerror)
+        if self._file is not None:
+            remove_file(self.address.socket, self._file)
         self._socket.close()
 
     def drain(self, deadline_s: float) -> None:
@@ -154,13 +149,22 @@ class Listener:
         return len(self._streams)
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def identity(path: str) -> tuple[int, int] | None:
     """Which file this is, or None where there is none."""
     try:
         found = os.lstat(path)
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def remove_file(path: str, made: tuple[int, int] | None) -> None:
+    """The file of a Unix socket goes with it: the one that was made, not one that replaced it."""
+    if identity(path) == made:
+        try:
+            os.unlink(path)
+        except OSError as error:
+            logger.warning("cannot remove %s: %s", path, error.strerror)
 
 
 def _credentials(connection: socket.socket) -> tuple[int, int, int] | None:
@@ -191,15 +195,15 @@ def bind_tcp(address: Address) -> socket.socket:
     return bound
 
 
-def _bind_unix(address: Address) -> socket.socket:
+def bind_unix(address: Address) -> socket.socket:
     """A Unix socket that only its owner may use (0600, from the first moment on); a stale file is replaced, a live one is not."""
     _remove_stale(address)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if hasattr(os, "fchmod"):
             os.fchmod(bound.fileno(), 0o600)  # Linux makes the file with these rights: no moment without them
-        bound.bind(address.path)
-        os.chmod(address.path, 0o600)
+        bound.bind(address.socket)
+        os.chmod(address.socket, 0o600)
     except OSError as error:
         bound.close()
         raise AddressError(f"cannot listen on {address}: {error.strerror or error}") from None
@@ -208,7 +212,7 @@ def _bind_unix(address: Address) -> socket.socket:
 
 def _remove_stale(address: Address) -> None:
     try:
-        kind = os.lstat(address.path).st_mode
+        kind = os.lstat(address.socket).st_mode
     except FileNotFoundError:
         return
     except OSError as error:
@@ -220,9 +224,9 @@ def _remove_stale(address: Address) -> None:
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     probe.settimeout(1.0)
     try:
-        probe.connect(address.path)
+        probe.connect(address.socket)
     except ConnectionRefusedError:  # nobody listens: a server that died left it
-        os.unlink(address.path)
+        os.unlink(address.socket)
         return
     except OSError as error:
         raise AddressError(f"cannot listen on {address}: {error.strerror or error}") from None

@@ -1,4 +1,4 @@
-"""One connection over descriptors: its life and its end. stdio and sockets differ only in where the descriptors come from."""
+"""One connection: its life and its end; and the one over descriptors. Transports differ only in where their bytes come from."""
 
 from __future__ import annotations
 
@@ -12,42 +12,35 @@ from mcpfast.server.session import Peer, Session
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
+    from mcpfast._spine import Channel
     from mcpfast.server.host import Host
 
 
-class Stream:
-    """Owns the descriptors and the Channel on them; closed once, and then `on_closed(stream)` is called.
+class Connection:
+    """Owns a Channel whose life is that of its session; closed once, and then `_release(reason)` is called.
 
     The end, in order: the client's last byte (EOF); what was received is answered if it is done within `grace_s`, the rest is
-    cancelled; nothing half-written; descriptors closed. A connection that breaks skips the waiting. A drain is the same,
+    cancelled; nothing half-written; what is below is closed. A connection that breaks skips the waiting. A drain is the same,
     begun by us.
     """
 
-    __slots__ = ("_grace_s", "_host", "_on_closed", "_read_fd", "_timer", "_write_fd", "channel", "session")
+    __slots__ = ("_grace_s", "_host", "_timer", "channel", "session")
 
-    def __init__(
-        self,
-        host: Host,
-        read_fd: int,
-        write_fd: int,
-        *,
-        is_socket: bool,
-        peer: Peer,
-        grace_s: float,
-        on_closed: Callable[[Stream], None],
-        watchable: bool = True,
-    ) -> None:
+    def __init__(self, host: Host, peer: Peer, grace_s: float) -> None:
         self._host = host
-        self._read_fd = read_fd
-        self._write_fd = write_fd
         self._grace_s = grace_s
-        self._on_closed = on_closed
         self._timer: TimerHandle | None = None
-        self.channel = StreamChannel(host.engine, read_fd, write_fd, is_socket, self, watchable)
+        self.channel = self._make_channel()
         self.session = Session(host.server.limits, peer)
         self.session.channel = self.channel
         self.channel.session = self.session
         host.opened(self.session)
+
+    def _make_channel(self) -> Channel:
+        raise NotImplementedError
+
+    def _release(self, reason: str) -> None:
+        raise NotImplementedError
 
     # ---------------------------------------------------------------- told by the channel
 
@@ -96,6 +89,41 @@ class Stream:
         channel.close()
         channel.cancel_calls(reason)
         self._host.closed(self.session)
+        self._release(reason)
+
+
+class Stream(Connection):
+    """Over a descriptor to read and one to write, which may be the same: stdio, TCP, Unix sockets. It closes them."""
+
+    __slots__ = ("_is_socket", "_on_closed", "_read_fd", "_watchable", "_write_fd")
+
+    def __init__(
+        self,
+        host: Host,
+        read_fd: int,
+        write_fd: int,
+        *,
+        is_socket: bool,
+        peer: Peer,
+        grace_s: float,
+        on_closed: Callable[[Stream], None],
+        watchable: bool = True,
+    ) -> None:
+        self._read_fd = read_fd
+        self._write_fd = write_fd
+        self._is_socket = is_socket
+        self._on_closed = on_closed
+        self._watchable = watchable
+        super().__init__(host, peer, grace_s)
+
+    channel: StreamChannel
+
+    def _make_channel(self) -> StreamChannel:
+        return StreamChannel(
+            self._host.engine, self._read_fd, self._write_fd, self._is_socket, self, self._watchable
+        )
+
+    def _release(self, reason: str) -> None:
         os.close(self._read_fd)
         if self._write_fd != self._read_fd:
             os.close(self._write_fd)

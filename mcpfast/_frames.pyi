@@ -1,0 +1,13 @@
+"""Stubs of connections of whole messages."""
+
+from collections.abc import Callable
+from typing import Any
+
+from mcpfast._spine import Channel, Engine
+
+class FrameChannel(Channel):
+    reading: bool
+    def __init__(self, engine: Engine, owner: Any, write: Callable[[bytes], None]) -> None: ...
+    def message_in(self, data: bytes) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
