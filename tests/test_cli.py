@@ -82,7 +82,7 @@ WRONG = {
     ),
     "listen where": (
         ["run", ECHO, "--listen", "nowhere"],
-        '\'nowhere\' is no address; use "stdio", "tcp://HOST:PORT"',
+        '\'nowhere\' is no address; use "stdio", "http://HOST:PORT"',
     ),
     "listen on http": (["run", ECHO, "--listen", "http://x"], "HTTP needs a port"),
     "listen on no port": (["run", ECHO, "--listen", "tcp://h:x"], "TCP needs a port from 0 to 65535"),

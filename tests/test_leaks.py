@@ -287,7 +287,7 @@ def test_aborted_calls_leave_nothing(warm: bool, tmp_path: Path) -> None:
 
     async def scenario() -> None:
         server, others = make_server(), asyncio.all_tasks()
-        address = Address("unix", path=str(tmp_path / "s"))
+        address = Address("unix", socket=str(tmp_path / "s"))
         async with Host(server, warm=warm) as host:
             listener = Listener(host, address)
             await abort(address, ABORTED // ROUNDS)
@@ -316,7 +316,7 @@ def test_a_connection_that_lives_on_remembers_nothing(warm: bool, tmp_path: Path
 
     async def scenario() -> None:
         server, others = make_server(), asyncio.all_tasks()
-        address = Address("unix", path=str(tmp_path / "s"))
+        address = Address("unix", socket=str(tmp_path / "s"))
         async with Host(server, warm=warm) as host:
             listener = Listener(host, address)
             async with Client.at(address) as client:

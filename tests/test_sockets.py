@@ -194,7 +194,7 @@ def test_addresses_that_cannot_be(text: str) -> None:
         parse(text)
 
 
-HTTP_HERE = "is not served by this version; for Streamable HTTP write http://127.0.0.1:8000"
+HTTP_HERE = "one address serves Streamable HTTP, and HTTP+SSE at /sse; write http://127.0.0.1:8000"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,10 @@ HTTP_HERE = "is not served by this version; for Streamable HTTP write http://127
         ("tcp", "as in tcp://127.0.0.1:9000"),
         ("sse", HTTP_HERE),
         ("streamable-http", HTTP_HERE),
-        ("https://127.0.0.1:8000/mcp", HTTP_HERE),
+        ("ws://127.0.0.1:8000/mcp", "write http://127.0.0.1:8000/mcp"),
+        ("wss://127.0.0.1:8000", "write https://127.0.0.1:8000"),
+        ("https://127.0.0.1/mcp", "HTTPS needs a port from 0 to 65535, as in https://127.0.0.1:8000"),
+        ("unix+http://run/x", f"write unix+http://{os.getcwd()}/run/x"),
         ("http://127.0.0.1/mcp", "HTTP needs a port from 0 to 65535, as in http://127.0.0.1:8000"),
         ("http://127.0.0.1:8000/mcp?x=1", "is plain, as in http://127.0.0.1:8000/mcp"),
     ],
@@ -221,13 +224,11 @@ def test_a_wrong_address_is_told_with_the_right_spelling(text: str, sentence: st
 
 def test_the_options_of_other_servers_are_answered() -> None:
     server = make_server()
-    for transport in ("stdio", "tcp"):
-        with pytest.raises(AddressError, match=r'write "tcp://0\.0\.0\.0:9"; there are "stdio"'):
+    for transport, kind in (("stdio", "http"), ("tcp", "tcp"), ("streamable-http", "http")):
+        with pytest.raises(AddressError, match=rf'write "{kind}://0\.0\.0\.0:9"; there are "stdio"'):
             server.run(transport=transport, host="0.0.0.0", port=9)
-    with pytest.raises(AddressError, match=r'write "tcp://127\.0\.0\.1:9"'):
+    with pytest.raises(AddressError, match=r'write "http://127\.0\.0\.1:9"'):
         run(server.run_async(port=9))
-    with pytest.raises(AddressError, match="write http://127"):
-        server.run("streamable-http", host="0.0.0.0", port=9, path="/mcp")
     with pytest.raises(TypeError, match="there is no option 'path' or 'lop' for serving"):
         server.run("tcp://127.0.0.1:0", path="/mcp", lop="uvloop")
 
@@ -239,7 +240,10 @@ def test_the_options_of_other_servers_are_answered() -> None:
         ("tcp://127.0.0.1:9000", Address("tcp", "127.0.0.1", 9000)),
         ("tcp://:9000", Address("tcp", "127.0.0.1", 9000)),
         ("tcp://[::1]:9000", Address("tcp", "::1", 9000)),
-        ("unix:///run/x.sock", Address("unix", path="/run/x.sock")),
+        ("unix:///run/x.sock", Address("unix", socket="/run/x.sock")),
+        ("unix+http:///run/x.sock", Address("unix+http", path="/mcp", socket="/run/x.sock")),
+        ("https://:8443/", Address("https", "127.0.0.1", 8443, "/mcp")),
+        ("http://[::1]:8000/notes", Address("http", "::1", 8000, "/notes")),
     ],
 )
 def test_addresses_that_can(text: str, address: Address) -> None:
@@ -425,7 +429,7 @@ def test_a_signal_drains_every_listener(tmp_path: Path) -> None:
             assert re.fullmatch(
                 r"mcpfast: listening on tcp://127\.0\.0\.1:[1-9]\d+\n", process.stderr.readline()
             )
-            where = Address("unix", path=f"{tmp_path}/s")
+            where = Address("unix", socket=f"{tmp_path}/s")
             assert process.stderr.readline() == f"mcpfast: listening on {where}\n"
             async with wire_to(where) as wire:
                 message = wire.message("tools/call", {"name": "sleep", "arguments": {"seconds": 0.3}})

@@ -138,6 +138,8 @@ COMPILED_FLOORS = {
     "_spine": set[str](),
     "_stream": set[str](),
     "_http": {"email.utils"},
+    "_exchange": set[str](),
+    "_frames": set[str](),
 }
 OF_CYTHON = ("cython", "cpython", "libc")
 

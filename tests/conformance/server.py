@@ -492,10 +492,9 @@ def main() -> None:
         import uvicorn
 
         where = urlsplit(options.listen)
-        # cannot work yet: MCPServer has no asgi_app
         uvicorn.run(server.asgi_app(**settings), host=where.hostname, port=where.port, log_level="warning")
     else:
-        server.run(options.listen, **settings)  # session_mode cannot work yet: there is no such option
+        server.run(options.listen, **settings)
 
 
 if __name__ == "__main__":
