@@ -203,7 +203,7 @@ cdef class Channel(Source):
         return 0
 
     cdef size_t put_line_in(self, const char* message, size_t count) except 0:
-        "A message without newline as a line into the inbox; gives how many bytes of it, its newline the last, are to be `received`."
+        "A message without newline as a line into the inbox; gives how many bytes of it, the newline too, are to be `received`."
         cdef char* at = NULL
         if count == 0:
             message, count = "-", 1  # no message at all is no JSON

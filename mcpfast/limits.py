@@ -47,7 +47,9 @@ class Limits(NamedTuple):
     retry_s: float = 1.0  # a client whose event stream was closed comes back after
     replay_s: float = 3_600.0  # events are kept that long for a client that comes back
     session_idle_s: float = 3_600.0  # a legacy HTTP session that nobody uses
-    sealed_session_s: float = 86_400.0  # a session id that carries its session (session_mode="sealed") is good that long
+    sealed_session_s: float = (
+        86_400.0  # a session id that carries its session (session_mode="sealed") is good that long
+    )
     eof_grace_s: float = 1.0  # after EOF on stdin what was received may still be answered
     drain_s: float = 5.0  # after SIGTERM or SIGINT calls in flight may still end
     question_s: float = 300.0  # an elicitation, sampling or roots request to the client

@@ -61,9 +61,7 @@ def run(
     runner = _new_loop(loop)
     asyncio.set_event_loop(runner)
     try:
-        ended_by = runner.run_until_complete(
-            _serve(server, addresses, settings, signals=True, ready=ready)
-        )
+        ended_by = runner.run_until_complete(_serve(server, addresses, settings, signals=True, ready=ready))
     except KeyboardInterrupt:  # before it served: in the lifespan
         if not by_hand:
             raise
@@ -185,7 +183,9 @@ def asgi_app(server: MCPServer[Any], path: str, options: dict[str, Any]) -> Asgi
 
     settings = HttpSettings.taken_from(options)
     if options or settings.ssl_certfile or settings.ssl_keyfile:
-        raise TypeError(f"asgi_app has no option {', '.join(map(repr, options)) or 'ssl_certfile, ssl_keyfile'}")
+        raise TypeError(
+            f"asgi_app has no option {', '.join(map(repr, options)) or 'ssl_certfile, ssl_keyfile'}"
+        )
     if not path.startswith("/"):
         raise ValueError(f"the path of asgi_app begins with a slash: /{path}")
     _take_state_keys(server)

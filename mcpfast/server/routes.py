@@ -65,7 +65,9 @@ def add_route(routes: dict[str, Route], method: str, path: str, fn: Callable[...
     if not path.startswith("/") or not path.isascii() or any(c in path for c in "?# {}"):
         raise RegistrationError(f"{path!r} is no path of a route: write it plainly, as in /health")
     parameters = [
-        p for p in inspect.signature(fn).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        p
+        for p in inspect.signature(fn).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
     needed = [p for p in parameters if p.default is p.empty]
     if len(needed) > 1:

@@ -7,9 +7,7 @@ from typing import NamedTuple
 
 from mcpfast.errors import AddressError
 
-FORMS = (
-    '"stdio", "http://HOST:PORT", "https://HOST:PORT", "tcp://HOST:PORT", "unix:///PATH" or "unix+http:///PATH"'
-)
+FORMS = '"stdio", "http://HOST:PORT", "https://HOST:PORT", "tcp://HOST:PORT", "unix:///PATH" or "unix+http:///PATH"'
 WEB = ("http", "https", "unix+http")  # what HTTP is spoken on
 ENDPOINT = "/mcp"  # the path of an HTTP address that names none
 
@@ -57,9 +55,7 @@ def parse(text: str) -> Address:
 def _unix(text: str, kind: str, rest: str) -> Address:
     path = rest.removeprefix("//")
     if len(path) < 2:
-        raise AddressError(
-            f"{text!r}: a Unix socket needs an absolute path, as in {kind}:///run/notes.sock"
-        )
+        raise AddressError(f"{text!r}: a Unix socket needs an absolute path, as in {kind}:///run/notes.sock")
     if not rest.startswith("///"):
         raise AddressError(
             f"{text!r}: a Unix socket needs two slashes and an absolute path; write {kind}://{os.path.abspath(path)}"

@@ -12,7 +12,10 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 LOOPBACK_ADDRESSES = ("localhost", "127.0.0.1", "::1")
 # What a page may send and read beside what every page may. Mcp-Param-* come on top: they are the tools' own.
 SENT = frozenset(
-    "accept authorization content-type last-event-id mcp-method mcp-name mcp-protocol-version mcp-session-id".split()
+    (
+        *("accept", "authorization", "content-type", "last-event-id"),
+        *("mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id"),
+    )
 )
 READ = "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After"
 PREFLIGHT_S = 7_200  # a browser asks again after

@@ -69,7 +69,9 @@ class Endpoint:
         if settings.session_mode == "sealed":
             self._sessions = SealedSessions(limits, host.server.sealer(), host.opened, self._forget)
         else:
-            self._sessions = NoSessions(limits) if settings.session_mode == "off" else StatefulSessions(limits)
+            self._sessions = (
+                NoSessions(limits) if settings.session_mode == "off" else StatefulSessions(limits)
+            )
         self._old: OldTransport | None = None  # the transport of 2024-11-05, once somebody asks for it
         revisions = {version.encode() for version in MODERN_VERSIONS}
         self.front = Front(host.engine, self, path.encode(), revisions)
@@ -105,7 +107,9 @@ class Endpoint:
         head.extra = exchange.extra = extra
         if len(self.front.hosts) < GOOD_VALUES_MAX:
             self.front.hosts.add(host.encode("latin-1"))
-        if origin is not None and len(self.front.origins) < GOOD_VALUES_MAX:  # good for this Host, and no other
+        if (
+            origin is not None and len(self.front.origins) < GOOD_VALUES_MAX
+        ):  # good for this Host, and no other
             self.front.origins[origin.encode("latin-1"), host.encode("latin-1")] = extra
         return True
 

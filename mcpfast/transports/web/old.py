@@ -47,7 +47,9 @@ class OldTransport:
             exchange.respond(406, b"Accept must name text/event-stream\n")
             return
         if len(self.open) >= self.endpoint.limits.http_sessions_max:
-            self.endpoint.host.dispatcher.log_refusal("refused a session: limits.http_sessions_max is reached")
+            self.endpoint.host.dispatcher.log_refusal(
+                "refused a session: limits.http_sessions_max is reached"
+            )
             exchange.respond(503, b"Too many sessions; try again later\n", extra=b"Retry-After: 10\r\n")
             return
         exchange.start_stream()

@@ -35,7 +35,9 @@ def serve_route(endpoint: Endpoint, exchange: Exchange, head: Head, route: Route
 class RouteCall:
     """One call of a handler."""
 
-    def __init__(self, endpoint: Endpoint, exchange: Exchange, handler: Any, arguments: tuple[Any, ...]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, exchange: Exchange, handler: Any, arguments: tuple[Any, ...]
+    ) -> None:
         self._endpoint = endpoint
         self._exchange = exchange
         self._task = endpoint.host.loop.create_task(self._run(handler, arguments))

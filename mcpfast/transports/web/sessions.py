@@ -1,8 +1,8 @@
 """Legacy sessions over HTTP (protocol notes, section 9): what belongs to one, where they are kept, how an id finds one.
 
-    HttpSession        one session, over any connections
-    Outlet, Recording  where it sends what belongs to no request; what a client that comes back may still get
-    StatefulSessions   kept in this process; SealedSessions: in their ids; NoSessions: not at all
+HttpSession        one session, over any connections
+Outlet, Recording  where it sends what belongs to no request; what a client that comes back may still get
+StatefulSessions   kept in this process; SealedSessions: in their ids; NoSessions: not at all
 """
 
 from __future__ import annotations
@@ -199,7 +199,9 @@ class SealedSessions(StatefulSessions):
         assert session.revision is not None  # `initialize` was answered
         capabilities = session.capabilities
         payload = msgspec.json.encode(SealedState(session.revision.version, capabilities, info))
-        if len(payload) > SEALED_BYTES_MAX:  # it is sent with every request: what the server has use for is enough
+        if (
+            len(payload) > SEALED_BYTES_MAX
+        ):  # it is sent with every request: what the server has use for is enough
             capabilities = {name: capabilities[name] for name in SERVED if name in capabilities}
             payload = msgspec.json.encode(SealedState(session.revision.version, capabilities, None))
         return self._sealer.seal(
