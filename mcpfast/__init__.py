@@ -39,6 +39,8 @@ _HOME = {
     "BinaryResource": "mcpfast.server.resources",
     "FileResource": "mcpfast.server.resources",
     "FunctionResource": "mcpfast.server.resources",
+    "HttpRequest": "mcpfast.server.routes",
+    "HttpResponse": "mcpfast.server.routes",
 }
 
 _ELSEWHERE = ("FastMCP", "FastMCPServer", "Server")  # what others call it
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
         ElicitationResult,
     )
     from mcpfast.server.resources import BinaryResource, FileResource, FunctionResource, TextResource
+    from mcpfast.server.routes import HttpRequest, HttpResponse
     from mcpfast.server.sealed import KeyRing
 
 __all__ = [
@@ -82,6 +85,8 @@ __all__ = [
     "ElicitationResult",
     "FileResource",
     "FunctionResource",
+    "HttpRequest",
+    "HttpResponse",
     "Icon",
     "Image",
     "KeyRing",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mcpfast import Context, Limits, MCPServer
 from mcpfast.errors import RegistrationError
 from mcpfast.server.host import Host
-from mcpfast.transports.addresses import Address
+from mcpfast.transports.addresses import parse
 from mcpfast.transports.web.listener import HttpListener
 from mcpfast.transports.web.settings import HttpSettings
 from tests.wire import loops, run
@@ -41,7 +41,7 @@ class Answer:
         self.status, self.headers, self.body = status, headers, body
         kind = headers.get("content-type", "")
         self.messages: list[Any] = []
-        if kind == "application/json":
+        if kind == "application/json" and body:
             self.messages = [json.loads(body)]
         elif kind == "text/event-stream":
             self.messages = [
@@ -170,9 +170,11 @@ class Tools:
 
 
 @asynccontextmanager
-async def serving(server: MCPServer[Any]) -> AsyncIterator[tuple[HttpListener, int]]:
+async def serving(
+    server: MCPServer[Any], address: str = "http://127.0.0.1:0", **options: Any
+) -> AsyncIterator[tuple[HttpListener, int]]:
     async with Host(server) as host:
-        listener = HttpListener(host, Address("http", "127.0.0.1", 0, "/mcp"), HttpSettings())
+        listener = HttpListener(host, parse(address), HttpSettings.taken_from(options))
         await listener.start()
         try:
             yield listener, listener.address.port
