@@ -37,7 +37,7 @@ help: ## these words
 
 # ------------------------------------------------------------------------------------------------ words
 
-demo: $(READY) ## see a real server answer a real client, over stdio, a Unix socket and TCP
+demo: $(READY) $(STAMPS)/test ## see a real server answer a real client, over stdio, sockets, HTTP and WebSocket
 	@$(BIN)/python examples/demo.py $(ARGS)
 
 test: $(READY) $(STAMPS)/test ## the whole test suite
