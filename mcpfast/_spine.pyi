@@ -85,6 +85,7 @@ class Channel(Source):
     wire: Wire | None
     session: Any
     owner: Any
+    reading: bool
     reads: int
     @property
     def calls(self) -> int: ...

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from mcpfast import Client, MCPServer
@@ -99,8 +100,19 @@ async def watched(client: Client) -> None:
     assert (await client.call_tool("answer")).data == 42
 
 
+async def web(client: Client) -> None:
+    assert (await client.call_tool("add", {"a": 1, "b": 2})).data == 3
+
+
 async def calculator(client: Client) -> None:
     assert (await client.call_tool("add", {"a": 1, "b": 2})).data == 3
+
+
+async def web_routes(app: Any) -> None:
+    transport = httpx.ASGITransport(app)
+    async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://localhost") as browser:
+        assert (await browser.get("/health")).json() == {"ok": True}
+        assert (await browser.post("/hook", content=b"abc")).text.startswith("3 bytes from ")
 
 
 TRIED: dict[str, Callable[[Client], Awaitable[None]]] = {
@@ -109,6 +121,7 @@ TRIED: dict[str, Callable[[Client], Awaitable[None]]] = {
     "tables": tables,
     "library": library,
     "watched": watched,
+    "web": web,
     "calculator": calculator,
 }
 
@@ -129,6 +142,8 @@ def test_python_blocks(
     run(scenario())
     if server.name == "tables":
         assert module.held == ["Friday"], "held once, however often the handler ran"
+    if server.name == "web":
+        run(web_routes(module.app))
     if server.name == "watched":
         assert "tools/call answered" in capsys.readouterr().out
         assert module.Counter.calls >= 1

@@ -137,8 +137,8 @@ COMPILED_FLOORS = {
     "_entry": set[str](),
     "_spine": set[str](),
     "_stream": set[str](),
-    "_http": {"email.utils"},
     "_exchange": set[str](),
+    "_http": {"email.utils"},
     "_frames": set[str](),
 }
 OF_CYTHON = ("cython", "cpython", "libc")
