@@ -113,19 +113,26 @@ def drive(
 
 
 @contextmanager
-def serving(command: Sequence[str], address: str) -> Iterator[int]:
-    """A server that listens on `address`, the command's last argument, while the block runs: its pid.
+def staying_on(which: int) -> Iterator[None]:
+    """What is spawned in the block stays on the first (0, a load) or the second (1, a server) of two processors."""
+    pair, here = processors(), os.sched_getaffinity(0)
+    if pair:
+        os.sched_setaffinity(0, {pair[which]})  # inherited by the child
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, here)
+
+
+@contextmanager
+def running(command: Sequence[str], address: str) -> Iterator[int]:
+    """A server that listens on `address` while the block runs: its pid.
 
     Raises:
         RunFailed: it ended, or did not listen within 30 s.
     """
-    pair, here = processors(), os.sched_getaffinity(0)
-    if pair:
-        os.sched_setaffinity(0, {pair[1]})  # inherited by the child
-    try:
-        server = subprocess.Popen([*command, address], stdin=subprocess.DEVNULL)
-    finally:
-        os.sched_setaffinity(0, here)
+    with staying_on(1):
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         await_listening(server, address)
         yield server.pid
@@ -138,8 +145,15 @@ def serving(command: Sequence[str], address: str) -> Iterator[int]:
             server.wait()
 
 
+@contextmanager
+def serving(command: Sequence[str], address: str) -> Iterator[int]:
+    """The same of a command whose last argument is `address`."""
+    with running([*command, address], address) as pid:
+        yield pid
+
+
 def connect(address: str) -> socket.socket:
-    """A blocking connection to `tcp://HOST:PORT` or `unix:///PATH`."""
+    """A blocking connection to `tcp://HOST:PORT`, `unix:///PATH` or the host of `http://HOST:PORT/PATH`."""
     if address.startswith("unix://"):
         connection = socket.socket(socket.AF_UNIX)
         try:
@@ -148,7 +162,7 @@ def connect(address: str) -> socket.socket:
             connection.close()
             raise
         return connection
-    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    host, _, port = address.partition("://")[2].partition("/")[0].rpartition(":")
     return socket.create_connection((host, int(port)))
 
 

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 VERSION = "2.3.0"
+PACKAGES = [f"mcp=={VERSION}", "uvicorn[standard]"]
 HERE = Path(__file__).resolve().parent
 SERVER = HERE / "servers" / "peer_mcp.py"
 
 
 def has_peer(python: str) -> bool:
-    """Is this very version of the SDK installed for `python`?"""
-    question = "import importlib.metadata as m, json; print(json.dumps(m.version('mcp')))"
+    """Is this very version of the SDK installed for `python`, and what it needs to be quick over HTTP?"""
+    question = "import importlib.metadata as m, json, uvicorn, uvloop, httptools; print(json.dumps(m.version('mcp')))"
     done = subprocess.run([python, "-c", question], capture_output=True, text=True)
     return done.returncode == 0 and json.loads(done.stdout) == VERSION
 
@@ -23,7 +24,8 @@ def peer_python() -> str:
     if chosen := os.environ.get("MCPFAST_PEER_PYTHON"):
         if not has_peer(chosen):
             sys.exit(
-                f"MCPFAST_PEER_PYTHON={chosen} has no mcp {VERSION}. Install: {chosen} -m pip install mcp=={VERSION}"
+                f"MCPFAST_PEER_PYTHON={chosen} has no mcp {VERSION} with uvicorn, uvloop and httptools. "
+                f"Install: {chosen} -m pip install {' '.join(PACKAGES)}"
             )
         return chosen
     if has_peer(sys.executable):
@@ -39,12 +41,12 @@ def peer_python() -> str:
             "install",
             "-q",
             "--disable-pip-version-check",
-            f"mcp=={VERSION}",
+            *PACKAGES,
         ]
         subprocess.run(install, check=True)
     return str(python)
 
 
 def peer_command() -> list[str]:
-    """The peer's echo server over stdio."""
+    """The peer's echo server: over stdio, or over HTTP at an address that is added."""
     return [peer_python(), str(SERVER)]

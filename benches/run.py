@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import benches.figures_http  # noqa: F401  (adds its figures to FIGURES)
 from benches.budgets import Budget, budgets
 from benches.figures import ECHO, FIGURES, Measured, Setting, Skipped
 from benches.load import RunFailed, Shape, drive
@@ -19,7 +20,7 @@ from benches.table import Row, busy_share, keep, machine, print_table, progress,
 BUSY_MAX = 0.15
 EPILOG = """\
 Each figure is a ratio to something measured in the same moments: the ceiling (benches/ceiling.c, what a pipe or
-a socket can carry at most), the peer, or a bare Python. Only ratios can be compared between machines, or between
+a socket can carry at most), nginx, the peer, or a bare server in Python. Only ratios can be compared between machines, or between
 today and yesterday. Close what else is running; a figure that misses its bar is measured once more, with twice
 the rounds. Figures and bars: benches/budgets.toml, or --list.
 
@@ -28,7 +29,9 @@ the rounds. Figures and bars: benches/budgets.toml, or --list.
   make bench ARGS="--only stdio64_legacy"       one figure (may be given several times)
   make bench ARGS="--server 'python mine.py'"   another server with a tool echo(text: str) -> str
 
-The load generator is a program of its own that drives any MCP server: benches/_build/loadgen --help.
+The load generators are programs of their own: benches/_build/loadgen drives any MCP server over stdio and sockets,
+benches/_build/httpload over HTTP and WebSocket (--help); wrk does the rest. The HTTP figures need wrk and nginx:
+apt-get install -y wrk nginx-light. A server given with --server takes its address as its last argument.
 MCPFAST_PEER_PYTHON names a Python that has the peer, mcp 2.3.0; without it, and if this one has none, a virtual
 environment is made in benches/.venv-mcp. A line of JSON for each figure goes to benches/results/.
 Exit code 0: every bar holds. 1: one does not, or the server does not run. 2: wrong options.
@@ -79,7 +82,7 @@ def measure(budget: Budget, setting: Setting) -> Row:
         return Row(budget, measured, budget.verdict(measured.value))
     except Skipped as why:
         return Row(budget, None, f"skipped: {why}")
-    except RunFailed as why:
+    except (RunFailed, OSError) as why:
         print(f"{budget.name}: {why}", file=sys.stderr)
         return Row(budget, None, "FAILED")
 

@@ -16,6 +16,7 @@ if not (ROOT / "benches").is_dir():
     pytest.skip("the benches are not part of this distribution", allow_module_level=True)
 sys.path.append(str(ROOT))
 
+import benches.figures_http  # noqa: F401  (adds its figures to FIGURES)
 from benches import build, gate, load
 from benches.budgets import Budget, budgets
 from benches.figures import FIGURES, Measured, canned_result
@@ -209,7 +210,7 @@ def test_wrong_options_and_absent_servers_get_one_line(arguments: list[str], sai
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["ceiling", "loadgen"])
+@pytest.mark.parametrize("name", ["ceiling", "loadgen", "httpload"])
 def test_the_programs_compile_without_a_warning(name: str, tmp_path: Path) -> None:
     source = ROOT / "benches" / f"{name}.c"
     subprocess.run(
@@ -282,6 +283,16 @@ def test_the_bars_are_those_that_were_promised() -> None:
         "idle_connection": (12, 6),
         "tools_10000": (1.05, 1.02),
         "payload_1mib": (0.3, 0.6),
+        "http_modern": (0.60, 0.85),
+        "http_legacy": (0.60, 0.85),
+        "http_vs_mcp": (20, 40),
+        "http_cpu": (1.8, 1.3),
+        "sse_progress": (0.4, 0.7),
+        "ws_echo": (0.4, 0.6),
+        "http_idle_session": (6, 3),
+        "http_idle_connection": (16, 8),
+        "http_idle_listen": (16, 8),
+        "http_p99": (4, 2),
     }
     assert {name: (budget.bar, budget.aim) for name, budget in budgets().items()} == promised
 

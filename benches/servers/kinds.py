@@ -1,4 +1,4 @@
-"""One echo tool of each kind whose cost the gate watches: `python benches/servers/kinds.py [ADDRESS]`."""
+"""One echo tool of each kind whose cost the gate watches, and one that tells of progress: `... kinds.py [ADDRESS]`."""
 
 import asyncio
 import sys
@@ -41,6 +41,14 @@ async def echo_waiting(text: str) -> str:
 def echo_inline(text: str) -> str:
     """A plain function that runs on the loop."""
     return text
+
+
+@server.tool
+async def progress(steps: int, ctx: Context) -> str:
+    """Tells of every step, as fast as it can."""
+    for step in range(1, steps + 1):
+        await ctx.report_progress(step, steps)
+    return "hello"
 
 
 if __name__ == "__main__":
