@@ -50,8 +50,8 @@ cdef class Front:
     cdef readonly Engine engine
     cdef readonly object upper
     cdef readonly bytes path
-    cdef readonly set accepts, types, hosts, revisions
-    cdef readonly dict origins
+    cdef readonly set accepts, types, hosts, revisions, versions
+    cdef readonly dict origins, sessions
     cdef readonly set plain_tools
     cdef size_t tools_version
 

@@ -33,7 +33,17 @@ class Front:
     origins: dict[tuple[bytes, bytes], bytes]
     revisions: set[bytes]
     plain_tools: set[bytes]
-    def __init__(self, engine: Engine, upper: Any, path: bytes, revisions: set[bytes]) -> None: ...
+    versions: set[bytes]
+    sessions: dict[bytes, Any] | None
+    def __init__(
+        self,
+        engine: Engine,
+        upper: Any,
+        path: bytes,
+        revisions: set[bytes],
+        versions: set[bytes],
+        sessions: dict[bytes, Any] | None,
+    ) -> None: ...
 
 class Exchange(Channel):
     front: Front

@@ -1,10 +1,18 @@
 # cython: language_level=3
 """HTTP/1.1 on a connection, table of contents.
 
+    KnownHead       a head that may come again
     Port            what the connections of one listener share
     HttpConnection  one connection, and the exchanges on it one after the other
 """
 from mcpfast._exchange cimport Exchange, Front, Head
+
+
+cdef class KnownHead:
+    cdef bytes raw
+    cdef Head head
+    cdef size_t length_at, digits
+    cdef size_t matches(self, const char* at, size_t size, size_t* length) noexcept
 
 
 cdef class Port:
@@ -12,6 +20,7 @@ cdef class Port:
     cdef readonly object owner
     cdef readonly size_t head_bytes_max, headers_max
     cdef object make_parser
+    cdef dict known               # heads without the digits of their length to KnownHead
     cdef bytes date, ok_front
     cdef double date_s
     cdef bytes date_line(self)
@@ -32,9 +41,7 @@ cdef class HttpConnection(Exchange):
     cdef int completed            # requests that became whole in one piece of input
     cdef Head last                # the request that became whole last
     cdef Head upgrading           # asks for another protocol
-    cdef Head known_head          # the last request that came in one piece, its head's bytes, and where the length stands in them
-    cdef bytes known_raw
-    cdef size_t length_at, length_digits
+    cdef KnownHead known          # of the last request that came in one piece
     cdef int remember(self, bytes data) except -1
     cdef bint repeated(self, bytes data) except -1
     cdef int write(self, bytes data) except -1

@@ -7,6 +7,8 @@ from typing import Any
 from mcpfast._exchange import Exchange, Front
 from mcpfast.limits import Limits
 
+class KnownHead: ...
+
 class Port:
     front: Front
     owner: Any

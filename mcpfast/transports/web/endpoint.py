@@ -39,6 +39,7 @@ from mcpfast.transports.web.sessions import (
 
 if TYPE_CHECKING:
     from mcpfast._exchange import Exchange, Head
+    from mcpfast._spine import Wire
     from mcpfast.server.host import Host
     from mcpfast.transports.web.old import OldTransport
     from mcpfast.transports.web.settings import HttpSettings
@@ -74,7 +75,9 @@ class Endpoint:
             )
         self._old: OldTransport | None = None  # the transport of 2024-11-05, once somebody asks for it
         revisions = {version.encode() for version in MODERN_VERSIONS}
-        self.front = Front(host.engine, self, path.encode(), revisions)
+        versions = {version.encode() for version in BY_VERSION}
+        sessions: Any = self._sessions.kept if self._sessions.ids_are_all else None
+        self.front = Front(host.engine, self, path.encode(), revisions, versions, sessions)
 
     # ---------------------------------------------------------------- who may ask
 
@@ -248,9 +251,13 @@ class Endpoint:
         if known is not None:
             known.exchanges.add(exchange)
             known.used_s = exchange.since_s
-            if known.revision is not None:
-                exchange.wire = self.host.server.answers.wires[known.revision.number]
+            exchange.wire = self._wire_of(known)
         return known
+
+    def _wire_of(self, session: HttpSession) -> Wire | None:
+        if session.wire is None and session.revision is not None:
+            session.wire = self.host.server.answers.wires[session.revision.number]
+        return session.wire
 
     def _new_session(self, exchange: Exchange) -> HttpSession:
         return HttpSession(self.limits, Peer("http", exchange.peer_address()))
@@ -266,11 +273,12 @@ class Endpoint:
             exchange.reply_with(404, messages.error_line(error, id_null=False))
         return session
 
-    def answered(self, exchange: Exchange, status: int) -> None:
+    def answered(self, exchange: Exchange) -> None:
         """A legacy answer is about to leave: that of `initialize` names the session."""
         session = exchange.session
         if session.id is None and session.state is legacy.OPEN and self._sessions.offered:
             session.used_s = exchange.since_s
+            self._wire_of(session)
             id_ = self._sessions.add(session)
             self.host.opened(session)
             exchange.extra = (exchange.extra or b"") + b"Mcp-Session-Id: " + id_ + b"\r\n"

@@ -63,11 +63,13 @@ class HttpListener:
         connection.welcome = len(self._connections) + len(self.sockets) < self.limits.connections_max
         if not connection.welcome:
             self.host.dispatcher.log_refusal("refused a connection: limits.connections_max is reached")
-        self._connections.add(connection)
-        self.endpoint.exchanges.add(connection)
         return connection
 
     # ---------------------------------------------------------------- told by a connection
+
+    def made(self, connection: HttpConnection) -> None:
+        self._connections.add(connection)
+        self.endpoint.exchanges.add(connection)
 
     def gone(self, connection: HttpConnection) -> None:
         self._connections.discard(connection)
@@ -85,6 +87,7 @@ class HttpListener:
         self._sweep = self.host.loop.call_later(SWEEP_S, self._sweep_idle)
 
     def _sweep_idle(self) -> None:
+        self._sweep_later()
         now_s = self.host.loop.time()
         self.endpoint.sweep(now_s)
         for connection in list(self._connections):
@@ -94,7 +97,6 @@ class HttpListener:
                 connection.hang_up()
         for socket in list(self.sockets):
             socket.sweep(now_s)
-        self._sweep_later()
 
     # ---------------------------------------------------------------- the end
 

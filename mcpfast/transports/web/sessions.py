@@ -21,6 +21,7 @@ from mcpfast.server.session import Peer, Session
 
 if TYPE_CHECKING:
     from mcpfast._exchange import Exchange, Head
+    from mcpfast._spine import Wire
     from mcpfast.limits import Limits
     from mcpfast.server.sealed import Sealer
 
@@ -93,7 +94,7 @@ class Recording:
 class HttpSession(Session):
     """A legacy session, named by `Mcp-Session-Id`; its exchanges may come over any connections."""
 
-    __slots__ = ("exchanges", "id", "key", "own_recording", "recordings", "used_s")
+    __slots__ = ("exchanges", "id", "key", "own_recording", "recordings", "used_s", "wire")
 
     def __init__(self, limits: Limits, peer: Peer) -> None:
         super().__init__(limits, peer)
@@ -102,6 +103,7 @@ class HttpSession(Session):
         self.used_s = 0.0
         self.key = ""  # its id as the event store has it
         self.recordings: dict[str, Recording] = {}
+        self.wire: Wire | None = None  # of its revision
         self.own_recording: Recording | None = None  # of what belongs to no request
         self.channel: Any = Outlet()
 
@@ -123,6 +125,7 @@ class StatefulSessions:
     """The sessions of one endpoint, in this process."""
 
     offered = True
+    ids_are_all = True  # a session is here, or there is none
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -170,6 +173,8 @@ class SealedSessions(StatefulSessions):
 
     When there are too many the one that was unused longest is let go: its id brings it back.
     """
+
+    ids_are_all = False
 
     def __init__(
         self,
@@ -251,6 +256,7 @@ class NoSessions(StatefulSessions):
     """Each message stands alone: its session lives as long as its exchange, under the revision that its header names."""
 
     offered = False
+    ids_are_all = False
     full = False
 
     def find(self, exchange: Exchange, head: Head, make: Callable[[], HttpSession]) -> HttpSession | None:
