@@ -22,8 +22,8 @@ REQUEST_S = 30.0  # the deadline of a request, where nobody says another
 OUR_FILES = os.path.dirname(__file__)
 
 TARGETS = """
-A TARGET is a server file (FILE.py or FILE.py:OBJECT), an address (tcp://HOST:PORT, unix:///PATH), or, behind --,
-a command that serves over stdio."""
+A TARGET is a server file (FILE.py or FILE.py:OBJECT), an address (http://HOST:PORT/mcp, https://..., ws://...,
+tcp://HOST:PORT, unix:///PATH), or, behind --, a command that serves over stdio."""
 EXAMPLES = {
     "": """
   mcpfast run notes.py                              serve notes.py over stdio
@@ -35,6 +35,8 @@ mcpfast COMMAND --help says more.""",
   mcpfast run notes.py                              over stdio, as a host starts it
   mcpfast run notes.py:server                       the object `server` of the file
   mcpfast run notes.py:make_server                  what its function `make_server` returns
+  mcpfast run notes.py --listen http://127.0.0.1:8000
+  mcpfast run notes.py --listen https://0.0.0.0:8443 --ssl-certfile cert.pem --ssl-keyfile key.pem
   mcpfast run notes.py --listen tcp://127.0.0.1:9000 --listen unix:///run/notes.sock
   mcpfast run notes.py --listen tcp://127.0.0.1:0   on a free port, which is told on stderr
   mcpfast run notes.py -- --verbose                 what stands behind -- is the file's own sys.argv
@@ -42,10 +44,12 @@ mcpfast COMMAND --help says more.""",
 stdio ends when its client is gone. SIGTERM and SIGINT (Ctrl-C) let the calls in flight end; a second one ends at once.""",
     "inspect": """
   mcpfast inspect notes.py
-  mcpfast inspect tcp://127.0.0.1:9000 --json | jq '.tools[].name'
+  mcpfast inspect http://127.0.0.1:8000/mcp --json | jq '.tools[].name'
+  mcpfast inspect https://mcp.example.com/mcp --bearer-env TOKEN
   mcpfast inspect --protocol 2025-06-18 -- npx -y some-server /srv/files""",
     "call": """
   mcpfast call notes.py add '{"a": 1, "b": 2}'
+  mcpfast call http://127.0.0.1:8000/mcp now
   mcpfast call unix:///run/notes.sock now
   mcpfast call notes.py sync --verbose 2>sync.log   with its progress, a line each
   mcpfast call add '{"a": 1}' --json -- npx -y some-server
@@ -131,8 +135,28 @@ def _parser() -> argparse.ArgumentParser:
         "--listen",
         action="append",
         metavar="ADDRESS",
-        help="stdio (the default), tcp://HOST:PORT or unix:///PATH; may be given several times",
+        help="stdio (the default), http://HOST:PORT, https://..., tcp://HOST:PORT, unix:///PATH or unix+http:///PATH; "
+        "may be given several times",
     )
+    run.add_argument(
+        "--session-mode",
+        choices=("stateful", "sealed", "off"),
+        help="over HTTP, sessions of revisions up to 2025-11-25: in this process (the default), in their ids, or none",
+    )
+    run.add_argument(
+        "--allow-host",
+        action="append",
+        metavar="NAME",
+        help="over HTTP, a name that the server may be asked by",
+    )
+    run.add_argument(
+        "--allow-origin",
+        action="append",
+        metavar="ORIGIN",
+        help="over HTTP, a web page's origin that may ask (CORS)",
+    )
+    run.add_argument("--ssl-certfile", metavar="FILE", help="the certificate of an https:// address (PEM)")
+    run.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where it is not in the same file")
     run.add_argument(
         "--loop", choices=("auto", "uvloop", "asyncio"), default="auto", help="the event loop (default: auto)"
     )
@@ -162,13 +186,26 @@ def _parser() -> argparse.ArgumentParser:
 
 def _target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "target", metavar="TARGET", nargs="?", help="FILE.py[:OBJECT], tcp://..., unix://..., or -- COMMAND"
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        help="FILE.py[:OBJECT], http://..., tcp://..., unix://..., or -- COMMAND",
     )
     parser.add_argument(
         "--timeout",
         type=float,
         metavar="SECONDS",
         help=f"for each request (default: {REQUEST_S:g}; none where you may be asked something)",
+    )
+    parser.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="with every request to a URL; may be given several times",
+    )
+    parser.add_argument(
+        "--bearer-env", metavar="NAME", help="send the token in this environment variable to a URL"
     )
     parser.add_argument(
         "--protocol",
@@ -185,11 +222,19 @@ def _run(options: Any) -> None:
     if options.host is not None or options.port is not None:
         from mcpfast.transports.addresses import Address
 
-        address = Address("tcp", options.host or "127.0.0.1", 8000 if options.port is None else options.port)
+        address = Address("http", options.host or "127.0.0.1", 8000 if options.port is None else options.port)
         raise Refusal(f"run: there is no --host or --port here; write --listen {address}")
+    over_http = {
+        "session_mode": options.session_mode,
+        "allowed_hosts": options.allow_host,
+        "allowed_origins": options.allow_origin,
+        "ssl_certfile": options.ssl_certfile,
+        "ssl_keyfile": options.ssl_keyfile,
+    }
+    over_http = {name: value for name, value in over_http.items() if value is not None}
     server = load(options.file, options.behind)
     try:
-        server.run(options.listen or ["stdio"], loop=options.loop)
+        server.run(options.listen or ["stdio"], loop=options.loop, **over_http)
     except (McpFastError, ImportError):  # an address that cannot be served, a loop that is not installed
         raise
     except Exception as error:  # the file's own lifespan, say
@@ -270,14 +315,18 @@ def client(options: Any, terminal: Terminal | None = None) -> Any:
         settings |= terminal.callbacks()
     target = options.behind or options.target
     if target is None:
-        raise Refusal("what is the TARGET? FILE.py, tcp://HOST:PORT, unix:///PATH, or a command behind --")
+        raise Refusal(
+            "what is the TARGET? FILE.py, http://HOST:PORT/mcp, tcp://HOST:PORT, unix:///PATH, or a command behind --"
+        )
     if isinstance(target, str):
         scheme, colon, rest = target.partition(":")
         if colon and scheme in ("tcp", "unix"):
             parse(target)  # it names the right spelling
+        elif scheme in ("http", "https", "ws", "wss"):
+            settings |= credentials(options)
         elif rest.startswith("//"):
             raise Refusal(
-                f"{target!r}: {scheme}:// is not spoken here; write tcp://HOST:PORT or unix:///PATH"
+                f"{target!r}: {scheme}:// is not spoken here; write http://HOST:PORT/mcp, tcp://HOST:PORT or unix:///PATH"
             )
         else:
             target = load(target)
@@ -287,6 +336,23 @@ def client(options: Any, terminal: Terminal | None = None) -> Any:
         raise
     except ValueError as error:  # --protocol
         raise Refusal(f"--protocol: {error}") from None
+
+
+def credentials(options: Any) -> dict[str, Any]:
+    """What goes with the requests to a URL. A token comes from the environment: arguments are seen by everybody on a machine."""
+    headers = {}
+    for line in options.header:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise Refusal(f"--header {line!r}: write it as 'Name: value'")
+        headers[name.strip()] = value.strip()
+    settings: dict[str, Any] = {"headers": headers} if headers else {}
+    if options.bearer_env is not None:
+        token = os.environ.get(options.bearer_env)
+        if not token:
+            raise Refusal(f"--bearer-env {options.bearer_env}: this environment variable is not set")
+        settings["authorization"] = f"Bearer {token}"
+    return settings
 
 
 def load(text: str, arguments: Sequence[str] = ()) -> MCPServer[Any]:

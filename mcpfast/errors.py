@@ -5,6 +5,7 @@ McpFastError
 |   +-- ResourceNotFound            -32602 from 2026-07-28 on, -32002 before
 |   +-- UrlElicitationRequiredError -32042, 2025-11-25 only
 |   +-- ConnectionClosed            the peer went away before it answered
+|   +-- HttpError                   (client) an HTTP status that is no answer; `status` and, for a 401, `challenge`
 |   +-- RequestTimeout              (client) a deadline passed; a TimeoutError, too
 +-- ToolError                       becomes a result with `isError`; the model reads it and may try again
 +-- RegistrationError               what cannot be served as written; raised where it is registered; a ValueError, too

@@ -35,8 +35,6 @@ def test_addresses() -> None:
         Client("tcp://127.0.0.1:1", authorization="Bearer x")
     with pytest.raises(AddressError, match="either a user in the URL or authorization"):
         Client("http://me:secret@h/", authorization="Bearer x")
-    with pytest.raises(AddressError, match="ws is not spoken here yet"):
-        Client("ws://127.0.0.1/mcp")
     server = HttpServer("http://me:secret@h/mcp?key=secret#secret", {"X": "secret"}, "Bearer secret")
     assert repr(server) == "HttpServer('http://h/mcp')"
 

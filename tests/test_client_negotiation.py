@@ -332,8 +332,6 @@ def test_modes_and_targets_are_checked_at_once() -> None:
     ):
         with pytest.raises(AddressError):
             Client(target)
-    with pytest.raises(AddressError, match="ws is not spoken here yet"):
-        Client("ws://127.0.0.1/mcp")
 
 
 def test_sockets(tmp_path: Any) -> None:

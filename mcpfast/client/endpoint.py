@@ -20,7 +20,7 @@ from mcpfast.client.transport import READ_BYTES, HttpServer, without_secrets
 from mcpfast.errors import AddressError, ConnectionClosed
 
 if TYPE_CHECKING:
-    from aiohttp import ClientResponse, ClientSession
+    from aiohttp import ClientResponse, ClientSession, ClientWebSocketResponse
 
 IDLE_S = 4.0  # an idle connection is kept so long; servers close theirs after 5 s and more
 REDIRECTS_MAX = 3
@@ -125,6 +125,38 @@ class Endpoint:
                 else:
                     response.close()
 
+    async def websocket(self, *, heartbeat_s: float, bytes_max: int) -> ClientWebSocketResponse:
+        """A WebSocket that speaks "mcp". Raises AddressError when there is none to be had, HttpError when the server refuses."""
+        import aiohttp
+
+        if self._http is None:
+            raise ConnectionClosed("The client was closed")
+        everything = dict(self._headers)
+        authorization = await self._authorized()
+        if authorization is not None:
+            everything["Authorization"] = authorization
+        try:
+            async with asyncio.timeout(self._server.connect_s):
+                return await self._http.ws_connect(
+                    self._url,
+                    protocols=("mcp",),
+                    headers=everything,
+                    heartbeat=heartbeat_s,
+                    max_msg_size=bytes_max,
+                )
+        except TimeoutError:
+            raise AddressError(
+                f"Cannot connect to {self.shown}: no WebSocket within {self._server.connect_s:g} s"
+            ) from None
+        except aiohttp.WSServerHandshakeError as error:
+            challenge = None if error.headers is None else error.headers.get("WWW-Authenticate")
+            text = f"{self.shown} answered the WebSocket's handshake with HTTP {error.status}"
+            raise HttpError(
+                error.status, text, None if challenge is None else self.blotted(challenge)
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise AddressError(f"Cannot connect to {self.shown}: {self.blotted(_reason(error))}") from None
+
     async def _send(self, verb: str, headers: Mapping[str, str], data: bytes | None) -> ClientResponse:
         if self._http is None:
             raise ConnectionClosed("The client was closed")
@@ -221,7 +253,7 @@ def _taken_apart(server: HttpServer) -> tuple[str, Any]:
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
-    if parts.scheme.lower() not in ("http", "https") or not parts.hostname or port == 0:
+    if parts.scheme.lower() not in ("http", "https", "ws", "wss") or not parts.hostname or port == 0:
         raise AddressError(f"{shown!r} is not an address; write http://HOST:PORT/PATH or https://HOST/PATH")
     authorization: Any = server.authorization
     if parts.username is not None:

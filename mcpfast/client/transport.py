@@ -3,7 +3,7 @@
     Transport   one way to one server: opens, closes, knows why it ended
     Link        one open connection of it: takes messages, and gives the session what comes back
                 lines.py: one message a line, over a reader and a writer
-                http.py: one request of HTTP a message
+                http.py: one request of HTTP a message; websocket.py: one frame, otherwise as a stream
 
 What a message means is decided above (`session.py`). To bring your own byte stream, subclass `Transport` and
 hand an instance to `Client(...)`.
@@ -31,7 +31,8 @@ READ_BYTES = 1 << 18  # what one read takes at most, and what a reader holds bef
 CLOSE_S = 1.0  # a socket may take this long to send what was written before it is closed
 
 TARGETS = (
-    'a server object, "http://HOST:PORT/mcp", "tcp://HOST:PORT", "unix:///path/to.sock", a Python file, '
+    'a server object, "http://HOST:PORT/mcp", "ws://HOST:PORT/mcp", "tcp://HOST:PORT", "unix:///path/to.sock", '
+    "a Python file, "
     "a list of words that is a command, or Client.stdio(command)"
 )
 
@@ -190,11 +191,11 @@ class StdioServer(NamedTuple):
 
 
 class HttpServer(NamedTuple):
-    """A server that is spoken to over Streamable HTTP.
+    """A server that is spoken to over Streamable HTTP, or by WebSocket.
 
-    `url`: "http://127.0.0.1:8000/mcp", "https://...". `headers` go with every request. `authorization` is the
-    value of the Authorization header, "Bearer ..." say, or a function (`async` or not) that is asked for it
-    before every request. `ssl`: how certificates are checked, if not against those of this machine.
+    `url`: "http://127.0.0.1:8000/mcp", "https://...", "ws://...", "wss://...". `headers` go with every request.
+    `authorization` is the value of the Authorization header, "Bearer ..." say, or a function (`async` or not)
+    that is asked for it before every request. `ssl`: how certificates are checked, if not against those of this machine.
     `connect_s`: to connect may take that long; `first_byte_s`: and an answer that long to begin, where the
     call has no deadline of its own (None: for ever).
     """
@@ -251,12 +252,16 @@ def transport_for(
     `headers` and `authorization` are for a URL alone, `options` for a server object alone. Raises AddressError
     for what is none of them.
     """
-    if isinstance(target, str) and target.lower().startswith(("http://", "https://")):
+    if isinstance(target, str) and target.lower().startswith(("http://", "https://", "ws://", "wss://")):
         target = HttpServer(target, headers, authorization)
     elif headers is not None or authorization is not None:
         raise AddressError(
             "headers and authorization go with a URL, http://HOST:PORT/mcp; use HttpServer otherwise"
         )
+    if isinstance(target, HttpServer) and target.url.lower().startswith(("ws://", "wss://")):
+        from mcpfast.client.websocket import WebSocketTransport
+
+        return WebSocketTransport(target)
     if isinstance(target, HttpServer):
         from mcpfast.client.http import HttpTransport
 
@@ -303,9 +308,6 @@ def _by_address(address: str) -> Transport:
         if not path.startswith("/"):
             raise AddressError(f"{address!r} is not an address; write unix:///absolute/path")
         return SocketTransport(path=path)
-    if address.startswith(("ws://", "wss://")):
-        scheme = address.partition(":")[0]
-        raise AddressError(f"{address!r}: {scheme} is not spoken here yet; use {TARGETS}")
     if address.endswith(".py"):
         if not os.path.isfile(address):
             raise AddressError(f"{address!r} is not a file")

@@ -30,6 +30,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 SWEEP_S = 1.0
+MESSAGES_AHEAD = (
+    64  # of a WebSocket, that the server above us has not taken; what comes behind waits in the channel
+)
 ALWAYS = [(b"x-content-type-options", b"nosniff")]
 ANSWER = [*ALWAYS, (b"cache-control", b"no-store")]
 STREAM = [
@@ -65,8 +68,14 @@ class AsgiApp:
         loop = asyncio.get_running_loop()
         if self._serving is None or self._serving.loop is not loop:
             self._serving = Serving(self, loop)
-        await self._serving.ready()
-        return self._serving
+        serving = self._serving
+        try:
+            await serving.ready()
+        except BaseException:
+            if serving.failed and self._serving is serving:  # the next request tries again
+                self._serving = None
+            raise
+        return serving
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: object = None) -> AsyncIterator[None]:
@@ -81,14 +90,15 @@ class AsgiApp:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        started = False
         try:
             async with self.lifespan():
+                started = True
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
         except Exception as error:
-            if self._serving is not None:
-                raise
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            ended = "shutdown" if started else "startup"
+            await send({"type": f"lifespan.{ended}.failed", "message": f"{type(error).__name__}: {error}"})
             raise
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -102,6 +112,7 @@ class Serving:
         self.limits = app.server.limits
         self.endpoint: Endpoint
         self.sockets: set[RelayedSocket] = set()
+        self._requests: set[asyncio.Task[Any]] = set()
         self._begun: asyncio.Future[None] = loop.create_future()
         self._stop: asyncio.Future[None] = loop.create_future()
         self._sweep: asyncio.TimerHandle | None = None
@@ -128,6 +139,11 @@ class Serving:
                 raise
             self._begun.set_exception(error)
 
+    @property
+    def failed(self) -> bool:
+        """The server's lifespan did not begin."""
+        return self._begun.done() and (self._begun.cancelled() or self._begun.exception() is not None)
+
     async def ready(self) -> None:
         """Raises what the server's lifespan raised."""
         await asyncio.shield(self._begun)
@@ -135,9 +151,8 @@ class Serving:
     async def stop(self) -> None:
         """Calls in flight may end within `limits.drain_s`; then everything is over."""
         self.drain()
-        deadline_s = self.loop.time() + self.limits.drain_s
-        while any(exchange.busy for exchange in self.endpoint.exchanges) and self.loop.time() < deadline_s:
-            await asyncio.sleep(0.01)
+        if self._requests:
+            await asyncio.wait(self._requests, timeout=self.limits.drain_s)
         if not self._stop.done():
             self._stop.set_result(None)
         await self._task
@@ -159,41 +174,53 @@ class Serving:
     # ---------------------------------------------------------------- one request
 
     async def request(self, scope: Message, receive: Receive, send: Send) -> None:
-        body = await self._body(receive)
         relay = Relay(scope)
         exchange = relay.exchange = RelayedExchange(self.endpoint.front, relay)
         exchange.root = scope.get("root_path", "").rstrip("/")
         self.endpoint.exchanges.add(exchange)
-        head = Head.made(scope["method"].encode(), _target(scope), scope["headers"], body or b"")
-        if body is None:
-            relay.say(413, b"The request's body is larger than this server takes, or did not come whole\n")
-        elif not self._host_is_ours(scope, head, relay):
-            pass
-        else:
-            self.loop.call_soon(exchange.perform, head)  # not inside this Task: a handler has one of its own
-        watch = None if relay.ended else self.loop.create_task(_disconnected(receive, exchange, relay))
+        task = asyncio.current_task()
+        assert task is not None
+        self._requests.add(task)
+        watch: asyncio.Task[None] | None = None
         try:
+            body = await self._body(receive, relay)
+            if body is None:
+                if not relay.ended:
+                    return  # the client is gone
+            else:
+                head = Head.made(scope["method"].encode(), _target(scope), scope["headers"], body)
+                if self._host_is_ours(scope, head, relay):
+                    # not inside this Task: a handler has one of its own
+                    self.loop.call_soon(exchange.perform, head)
+                    watch = self.loop.create_task(_disconnected(receive, exchange, relay))
             await relay.pump(send)
         finally:
+            self._requests.discard(task)
             if watch is not None:
                 watch.cancel()
             exchange.lost()
 
-    async def _body(self, receive: Receive) -> bytes | None:
+    async def _body(self, receive: Receive, relay: Relay) -> bytes | None:
+        """None where there is none: then it is answered, or the client gone."""
         parts: list[bytes] = []
         size = 0
-        async with asyncio.timeout(self.limits.body_s):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return None
-                part = message.get("body", b"")
-                size += len(part)
-                if size > self.limits.frame_bytes_max:
-                    return None
-                parts.append(part)
-                if not message.get("more_body"):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
+        try:
+            async with asyncio.timeout(self.limits.body_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if size > self.limits.frame_bytes_max:
+                        relay.say(413, b"The request's body is larger than this server takes\n")
+                        return None
+                    parts.append(part)
+                    if not message.get("more_body"):
+                        return parts[0] if len(parts) == 1 else b"".join(parts)
+        except TimeoutError:
+            relay.say(408, b"The request's body did not come in time\n")
+            return None
 
     def _host_is_ours(self, scope: Message, head: Head, relay: Relay) -> bool:
         """A server on loopback is asked by loopback's names, however it came to listen there."""
@@ -237,6 +264,7 @@ class Relay:
         self.exchange: RelayedExchange
         self.waiting_bytes = 0
         self.ended = False
+        self._aborted = False
         self._messages: deque[Message] = deque()
         self._more: asyncio.Future[None] | None = None
         self._head_only = scope.get("method") == "HEAD"
@@ -266,7 +294,7 @@ class Relay:
 
     def abort(self) -> None:
         """Says no more; the server above closes a response that is not whole."""
-        self.ended = True
+        self.ended = self._aborted = True
         self._messages.clear()
         self._wake()
 
@@ -292,8 +320,9 @@ class Relay:
             await self._more
 
     def _put(self, message: Message) -> None:
-        self._messages.append(message)
-        self._wake()
+        if not self._aborted:
+            self._messages.append(message)
+            self._wake()
 
     def _wake(self) -> None:
         if self._more is not None and not self._more.done():
@@ -303,7 +332,7 @@ class Relay:
 class RelayedSocket(Connection):
     """One client by WebSocket, whose frames another server reads and writes."""
 
-    __slots__ = ("_ended", "_messages", "_more", "_serving")
+    __slots__ = ("_code", "_ended", "_messages", "_more", "_paused", "_serving")
 
     channel: FrameChannel
 
@@ -311,7 +340,8 @@ class RelayedSocket(Connection):
         self._serving = serving
         self._messages: deque[bytes] = deque()
         self._more = asyncio.Event()
-        self._ended = False
+        self._ended = self._paused = False
+        self._code: int | None = 1001  # to close with; None: the client did
         super().__init__(serving.host, Peer("websocket", address), serving.limits.eof_grace_s)
         serving.sockets.add(self)
 
@@ -321,7 +351,8 @@ class RelayedSocket(Connection):
     def _write(self, message: bytes) -> None:
         self._messages.append(message)
         self._more.set()
-        if len(self._messages) >= 64:
+        if len(self._messages) >= MESSAGES_AHEAD:
+            self._paused = True
             self.channel.pause_writing()
 
     # Reading waits while answers are not taken: `run` looks at `channel.reading`.
@@ -339,10 +370,11 @@ class RelayedSocket(Connection):
                 self._more.clear()
                 while self._messages:
                     await send({"type": "websocket.send", "text": self._messages.popleft().decode()})
-                if not self._ended:
+                if self._paused and not self._ended:
+                    self._paused = False
                     self.channel.resume_writing()
-            if not reading.done():
-                await send({"type": "websocket.close", "code": 1001})
+            if self._code is not None:
+                await send({"type": "websocket.close", "code": self._code})
         finally:
             reading.cancel()
             self.close("the client disconnected")
@@ -351,9 +383,14 @@ class RelayedSocket(Connection):
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
+                self._code = None
                 break
-            text, data = message.get("text"), message.get("bytes")
-            if text is None or data is not None or len(text) > self._serving.limits.frame_bytes_max:
+            text = message.get("text")
+            if text is None:
+                self._code = 1003  # messages are text
+                break
+            if len(text) > self._serving.limits.frame_bytes_max:
+                self._code = 1009
                 break
             self._serving.loop.call_soon(self.channel.message_in, text.encode())
             while not self.channel.reading and not self.channel.closed:
@@ -396,11 +433,11 @@ def _streams_end_at_signals(serving: Serving) -> Any:
         serving.loop.call_soon_threadsafe(serving.drain)
         replaced[number](number, frame)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        handler = signal.getsignal(number)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        handler = signal.getsignal(ending)
         if callable(handler) and handler is not signal.default_int_handler:
-            replaced[number] = handler
-            signal.signal(number, chained)
+            replaced[ending] = handler
+            signal.signal(ending, chained)
     try:
         yield
     finally:

@@ -7,10 +7,11 @@ handshake (5.5.1), reserved bits (5.2).
 from __future__ import annotations
 
 import logging
+from base64 import b64decode
 from typing import TYPE_CHECKING
 
 from picows import WSAutoPingStrategy, WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
-from picows.picows import WSProtocol
+from picows.picows import WSProtocol  # type: ignore[attr-defined]  # its stubs lack it
 
 from mcpfast._frames import FrameChannel
 from mcpfast.server.session import Peer
@@ -36,11 +37,24 @@ def admit(endpoint: Endpoint, exchange: Exchange, head: Head) -> bool:
     if head.target.partition(b"?")[0].decode("latin-1") != endpoint.path:
         exchange.respond(404, f"Nothing is served here; MCP is at {endpoint.path}\n".encode())
         return False
+    if head.header(b"sec-websocket-version") != b"13":
+        exchange.respond(426, b"The WebSocket spoken here is version 13\n", extra=b"Sec-WebSocket-Version: 13\r\n")
+        return False
+    if not _is_key(head.header(b"sec-websocket-key")):
+        exchange.respond(400, b"Sec-WebSocket-Key is 16 bytes in base64\n")
+        return False
     offered = subprotocols(head)
     if offered and SUBPROTOCOL not in offered:
         exchange.respond(400, b"The subprotocol of MCP is mcp\n")
         return False
     return True
+
+
+def _is_key(value: bytes | None) -> bool:
+    try:
+        return value is not None and len(b64decode(value, validate=True)) == 16
+    except ValueError:
+        return False
 
 
 def subprotocols(head: Head) -> list[str]:
@@ -56,7 +70,7 @@ def take_over(listener: HttpListener, connection: HttpConnection, head: Head, re
     transport = connection.detach()
     with_protocol = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if subprotocols(head) else None
 
-    def accept(request: object) -> WSListener:
+    def accept(request: object) -> object:
         from picows import WSUpgradeResponse, WSUpgradeResponseWithListener
 
         socket = WebSocket(listener, address)
@@ -75,7 +89,7 @@ def take_over(listener: HttpListener, connection: HttpConnection, head: Head, re
         None,
         None,
         WSAutoPingStrategy.PING_WHEN_IDLE,
-        True,  # a ping is answered
+        False,  # so are the answers to the client's: they are a sign of life
         limits.frame_bytes_max,
         None,
         READ_BUFFER_BYTES,
@@ -146,6 +160,8 @@ class WebSocket(Connection):
             self._fragment(kind, frame)
         elif kind == WSMsgType.BINARY:
             self.refuse(WSCloseCode.UNSUPPORTED_DATA, b"messages are text")
+        elif kind == WSMsgType.PING and self._socket is not None:
+            self._socket.send_pong(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
             self._client_closes(frame)
 
@@ -174,7 +190,7 @@ class WebSocket(Connection):
     def _client_closes(self, frame: WSFrame) -> None:
         """The closing handshake: what is in flight is nobody's any more (section 5.5.1: no data follows a Close)."""
         code = frame.get_close_code()
-        number = int(getattr(code, "value", code))
+        number = int(getattr(code, "value", code))  # type: ignore[arg-type]  # an int where it is none of the enum
         known = number in CLOSE_CODES or 3000 <= number <= 4999
         self.refuse(code if known else WSCloseCode.OK if not number else WSCloseCode.PROTOCOL_ERROR, b"")
 
