@@ -1,7 +1,8 @@
-"""Clients that nobody here wrote drive examples/echo.py over stdio, in each era they speak.
+"""Clients that nobody here wrote drive examples/echo.py over stdio and HTTP, in each era they speak.
 
 The official Python client (`mcp` 2.3.0) runs here, or under MCPFAST_PEER_PYTHON, the interpreter of an environment that has it.
-The TypeScript client is installed by npm into build/peers/ts, from the lock file in tests/peers.
+`mcp` 1.30.0 has an environment of its own, build/peers/mcp-1.30.0. The TypeScript clients and the Inspector are installed by npm
+into build/peers/ts. All are locked in tests/peers, and installed once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ PEERS = Path(__file__).parent / "peers"
 ECHO = Path(__file__).parent.parent / "examples" / "echo.py"
 INSTALLED = Path(__file__).parent.parent / "build" / "peers" / "ts"
 SERVER = [sys.executable, str(ECHO)]
+OLDER = Path(__file__).parent.parent / "build" / "peers" / "mcp-1.30.0"
 INSTALL_S = 120
 DRIVE_S = 60
 
@@ -43,10 +46,12 @@ EXPECTED: dict[str, Any] = {
 }
 
 
-def drive(command: list[str], mode: str, env: dict[str, str] | None = None) -> dict[str, Any]:
+def drive(
+    command: list[str], mode: str, env: dict[str, str] | None = None, server: Sequence[str] = SERVER
+) -> dict[str, Any]:
     """What the client saw of the server."""
     driven = subprocess.run(
-        [*command, mode, *SERVER],
+        [*command, mode, *server],
         capture_output=True,
         text=True,
         timeout=DRIVE_S,
@@ -108,3 +113,93 @@ def test_the_official_python_client_that_asks_nothing_first(python: str) -> None
 def test_the_official_typescript_client(node: str, mode: str, protocol: str) -> None:
     seen = drive([node, str(PEERS / "drive.mjs")], mode, {"PEERS": str(INSTALLED)})
     assert seen == EXPECTED | {"protocol": protocol}
+
+
+# ---------------------------------------------------------------- over HTTP
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Where the example listens."""
+    with subprocess.Popen([*SERVER, "http://127.0.0.1:0"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        yield process.stderr.readline().removeprefix("mcpfast: listening on ").strip()
+        process.terminate()
+        process.wait(10)
+    assert process.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def older() -> str:
+    """The Python that has `mcp` 1.30.0; what was installed from the same lock file stays."""
+    lock = (PEERS / "mcp-1.30.0.txt").read_bytes()
+    stamp, found = OLDER / "installed-from", OLDER / "bin" / "python"
+    if not stamp.exists() or stamp.read_bytes() != lock:
+        shutil.rmtree(OLDER, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(OLDER)], check=True, timeout=INSTALL_S)
+        install = [
+            str(found),
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "-r",
+        ]
+        made = subprocess.run(
+            [*install, str(PEERS / "mcp-1.30.0.txt")], capture_output=True, text=True, timeout=INSTALL_S
+        )
+        if made.returncode != 0:
+            pytest.skip(f"no mcp 1.30.0: pip failed: {made.stderr.strip()[:300]}")
+        stamp.write_bytes(lock)
+    return str(found)
+
+
+@pytest.mark.parametrize(("mode", "protocol"), [("auto", "2026-07-28"), ("legacy", "2025-11-25")])
+def test_the_official_python_client_over_http(python: str, url: str, mode: str, protocol: str) -> None:
+    seen = drive([python, str(PEERS / "drive.py")], mode, server=[url])
+    assert seen == EXPECTED | {"protocol": protocol}
+
+
+@pytest.mark.parametrize(("transport", "path"), [("http", "/mcp"), ("sse", "/sse")])
+def test_the_python_client_of_the_line_before(older: str, url: str, transport: str, path: str) -> None:
+    seen = drive([older, str(PEERS / "drive_130.py")], transport, server=[url.replace("/mcp", path)])
+    assert seen == EXPECTED | {"protocol": "2025-11-25"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "protocol", "path"),
+    [
+        ("auto", "2026-07-28", "/mcp"),
+        ("legacy", "2025-11-25", "/mcp"),
+        ("sdk", "2025-11-25", "/mcp"),
+        ("sse", "2025-11-25", "/sse"),
+    ],
+)
+def test_the_official_typescript_clients_over_http(
+    node: str, url: str, mode: str, protocol: str, path: str
+) -> None:
+    driver = [node, str(PEERS / "drive.mjs")]
+    seen = drive(driver, mode, {"PEERS": str(INSTALLED)}, server=[url.replace("/mcp", path)])
+    assert seen == EXPECTED | {"protocol": protocol}
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_the_inspector(node: str, url: str, era: str) -> None:
+    """`--strict` holds the tools' schemas to what model providers take."""
+
+    def inspected(*words: str) -> Any:
+        program = [node, str(INSTALLED / "node_modules" / ".bin" / "mcp-inspector"), "--cli", url]
+        options = ["--transport", "http", "--protocol-era", era, "--format", "json", "--method", *words]
+        ran = subprocess.run([*program, *options], capture_output=True, text=True, timeout=DRIVE_S)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return json.loads(ran.stdout)["result"]
+
+    tools = inspected("tools/list", "--strict")["tools"]
+    assert [tool["name"] for tool in tools] == EXPECTED["tools"]
+    called = inspected("tools/call", "--tool-name", "echo", "--tool-arg", "text=hi")
+    assert called["structuredContent"] == {"result": "hi"}
+    templates = inspected("resources/templates/list")["resourceTemplates"]
+    assert [one["uriTemplate"] for one in templates] == EXPECTED["templates"]
+    assert [one["name"] for one in inspected("prompts/list")["prompts"]] == EXPECTED["prompts"]

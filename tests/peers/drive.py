@@ -1,4 +1,4 @@
-"""The official Python client drives a server over stdio: python drive.py MODE COMMAND ...ARGUMENTS
+"""The official Python client drives a server: python drive.py MODE COMMAND ...ARGUMENTS over stdio, drive.py MODE URL over HTTP
 
 Runs where `mcp` 2.3.0 is installed. What it saw is one line of JSON on stdout, of the same shape as that of drive.mjs.
 """
@@ -27,7 +27,9 @@ async def drive(mode: str, command: str, *args: str) -> dict[str, Any]:
     async def on_progress(done: float, total: float | None, message: str | None) -> None:
         progress.append([done, total, message])
 
-    server = StdioServerParameters(command=command, args=list(args))
+    server: Any = command
+    if not command.startswith("http"):
+        server = StdioServerParameters(command=command, args=list(args))
     async with Client(server, mode=mode, elicitation_callback=elicit) as client:
         counted = await client.call_tool("count", {"to": 3}, progress_callback=on_progress)
         summed = await client.call_tool("blocking_sum", {"numbers": [1.5, 2.5]})
