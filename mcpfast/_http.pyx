@@ -33,6 +33,8 @@ cdef enum:
     KNOWN_MAX = 1_024  # heads that a listener remembers
     KNOWN_BYTES_MAX = 2_048  # of such a head
 
+cdef double LINGER_S = 1.0
+
 cdef dict STATUS = {
     200: b"200 OK", 202: b"202 Accepted", 204: b"204 No Content", 400: b"400 Bad Request", 401: b"401 Unauthorized",
     403: b"403 Forbidden", 404: b"404 Not Found", 405: b"405 Method Not Allowed", 406: b"406 Not Acceptable",
@@ -376,6 +378,13 @@ cdef class HttpConnection(Exchange):
             self.transport.write(
                 b"HTTP/1.1 %s\r\nContent-Type: text/plain; charset=utf-8\r\n%s%s%sContent-Length: %d\r\n\r\n%s" % (
                     status_line(status), ALWAYS, self.port.date_line(), CLOSE, len(why), why))
+            if self.transport.can_write_eof():
+                # what the client still sends is thrown away for a while: closing on it would reset the connection, and the
+                # client never read what was wrong
+                self.fd = -1
+                self.transport.write_eof()
+                self.engine.loop.call_later(LINGER_S, self.abort)
+                return
         self.hang_up()
 
     cdef int write_start(self, bytes extra) except -1:

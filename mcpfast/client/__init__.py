@@ -77,7 +77,8 @@ class Client(Calls):
     """A connection to one MCP server while the `async with` lasts; it may be entered again afterwards.
 
     `target`: a server object, "http://HOST:PORT/mcp" or "https://...", "ws://..." or "wss://...",
-    "tcp://HOST:PORT", "unix:///path", a Python file, a command as a list of words, a `StdioServer`, an `HttpServer`, or a `Transport` of your own.
+    "tcp://HOST:PORT", "unix:///path", a Python file, a command as a list of words, a `StdioServer`, an
+    `HttpServer`, or a `Transport` of your own.
 
     For a URL `headers` go with every request, and `authorization` is the value of the Authorization header,
     or a function (`async` or not) that is asked for it before every request. `HttpServer` says more.

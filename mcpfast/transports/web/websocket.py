@@ -38,7 +38,9 @@ def admit(endpoint: Endpoint, exchange: Exchange, head: Head) -> bool:
         exchange.respond(404, f"Nothing is served here; MCP is at {endpoint.path}\n".encode())
         return False
     if head.header(b"sec-websocket-version") != b"13":
-        exchange.respond(426, b"The WebSocket spoken here is version 13\n", extra=b"Sec-WebSocket-Version: 13\r\n")
+        exchange.respond(
+            426, b"The WebSocket spoken here is version 13\n", extra=b"Sec-WebSocket-Version: 13\r\n"
+        )
         return False
     if not _is_key(head.header(b"sec-websocket-key")):
         exchange.respond(400, b"Sec-WebSocket-Key is 16 bytes in base64\n")
