@@ -1,6 +1,6 @@
 """A real server answers a real client: `make demo`, or `python examples/demo.py`.
 
-Starts examples/echo.py over stdio, a Unix socket and TCP, goes with a client of each era through everything it offers, checks
+Starts examples/echo.py over stdio, a Unix socket, TCP, HTTP and WebSocket, goes with a client of each era through everything it offers, checks
 every answer, and measures how quick they come. Ends with exit code 0, or with 1 and the reason.
 """
 
@@ -71,24 +71,24 @@ class Paper:
 
 
 @contextlib.asynccontextmanager
-async def sockets() -> AsyncIterator[tuple[str, str]]:
-    """One server that listens twice; gives both addresses. It says itself which port it was given."""
+async def sockets() -> AsyncIterator[list[str]]:
+    """One server that listens three times; gives the addresses. It says itself which ports it was given."""
     with tempfile.TemporaryDirectory(prefix="mcpfast-") as folder:
         server = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "mcpfast", "run", ECHO),
             *("--listen", f"unix://{folder}/echo.sock", "--listen", "tcp://127.0.0.1:0"),
+            *("--listen", "http://127.0.0.1:0"),
             stderr=asyncio.subprocess.PIPE,
         )
         assert server.stderr is not None
         try:
-            told = [(await server.stderr.readline()).decode() for _ in range(2)]
+            told = [(await server.stderr.readline()).decode() for _ in range(3)]
             if not all("listening on " in line for line in told):
                 raise Wrong(
                     f"the server did not start: {''.join(told)}{(await server.stderr.read()).decode()}"
                 )
-            unix, tcp = (line.partition("listening on ")[2].strip() for line in told)
-            yield unix, tcp
+            yield [line.partition("listening on ")[2].strip() for line in told]
             server.terminate()
             if await server.wait() != 0:
                 raise Wrong(f"the server ended with exit code {server.returncode}")
@@ -228,12 +228,14 @@ async def measure_all(paper: Paper, ways: dict[str, Callable[..., Client]]) -> N
 
 
 async def demo(paper: Paper) -> None:
-    paper.line(f"mcpfast {mcpfast.__version__}: examples/echo.py over stdio, a Unix socket and TCP", "bold")
-    async with asyncio.timeout(DEADLINE_S), sockets() as (unix, tcp):
+    paper.line(f"mcpfast {mcpfast.__version__}: examples/echo.py over stdio, sockets, HTTP and WebSocket", "bold")
+    async with asyncio.timeout(DEADLINE_S), sockets() as (unix, tcp, http):
         ways: dict[str, Callable[..., Client]] = {
             "stdio": lambda **options: Client.stdio([sys.executable, ECHO], **options),
             "Unix socket": lambda **options: Client(unix, **options),
             "TCP": lambda **options: Client(tcp, **options),
+            "HTTP": lambda **options: Client(http, **options),
+            "WebSocket": lambda **options: Client(http.replace("http", "ws", 1), **options),
         }
         told: dict[str, Steps] = {}
         for name, connect in ways.items():

@@ -28,7 +28,7 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_it_shows_both_eras_on_each_transport(demo: Any, capfd: pytest.CaptureFixture[str]) -> None:
     assert demo.main() == 0
     out, err = capfd.readouterr()
-    for title in ("stdio", "Unix socket", "TCP"):
+    for title in ("stdio", "Unix socket", "TCP", "HTTP", "WebSocket"):
         assert f"\n{title}, 2025-11-25, a session\n" in out
         assert f"\n{title}, 2026-07-28, stateless\n" in out
         assert re.search(rf"^  {title} +[\d,]+ +[\d,]+ +[\d,]+ +[\d,]+ +[\d,]+ +[\d,]+$", out, re.M)
@@ -40,7 +40,7 @@ def test_it_shows_both_eras_on_each_transport(demo: Any, capfd: pytest.CaptureFi
         "prompts/get review",
     ):
         assert f"  {method} " in out
-    assert out.count("the same 11 requests, and the same answers") == 4
+    assert out.count("the same 11 requests, and the same answers") == 8
     assert "1 of 3, 2 of 3, 3 of 3" in out and "How much coffee?" in out and "make bench" in out
     assert "\x1b" not in out  # no terminal, no colours, no bar
     assert "Traceback" not in err
