@@ -1,6 +1,7 @@
 """A real server answers a real client: `make demo`, or `python examples/demo.py`.
 
-Starts examples/echo.py over stdio, a Unix socket, TCP, HTTP and WebSocket, goes with a client of each era through everything it offers, checks
+Starts examples/echo.py over stdio, a Unix socket, TCP, HTTP and WebSocket, goes with a client of each era through everything it
+offers, checks
 every answer, and measures how quick they come. Ends with exit code 0, or with 1 and the reason.
 """
 
@@ -228,7 +229,9 @@ async def measure_all(paper: Paper, ways: dict[str, Callable[..., Client]]) -> N
 
 
 async def demo(paper: Paper) -> None:
-    paper.line(f"mcpfast {mcpfast.__version__}: examples/echo.py over stdio, sockets, HTTP and WebSocket", "bold")
+    paper.line(
+        f"mcpfast {mcpfast.__version__}: examples/echo.py over stdio, sockets, HTTP and WebSocket", "bold"
+    )
     async with asyncio.timeout(DEADLINE_S), sockets() as (unix, tcp, http):
         ways: dict[str, Callable[..., Client]] = {
             "stdio": lambda **options: Client.stdio([sys.executable, ECHO], **options),
