@@ -257,7 +257,7 @@ class Serving:
     def _check_ended(self) -> None:
         if self.ended.done():
             return
-        if not self.host.sessions:
+        if not self.host.sessions and not any(listener.busy for listener in self._listeners):
             self._end()
         else:
             self.host.loop.call_later(0.01, self._check_ended)

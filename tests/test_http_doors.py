@@ -587,3 +587,62 @@ def test_a_drain_ends_the_stream_of_2024() -> None:
             assert await asyncio.wait_for(stream.chunk(), 1.0) == b""
 
     run(scenario())
+
+
+# ---------------------------------------------------------------- the end
+
+SLOW = """
+import asyncio
+from mcpfast import Limits, MCPServer
+server = MCPServer("slow", limits=Limits(drain_s=3.0))
+
+@server.tool
+async def wait(seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return "waited"
+
+@server.route("GET", "/slow")
+async def slow() -> str:
+    await asyncio.sleep(0.5)
+    return "slept"
+
+server.run("http://127.0.0.1:0")
+"""
+
+
+def test_a_signal_lets_what_is_under_way_be_answered(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+
+    async def scenario(process: subprocess.Popen[str], port: int) -> None:
+        async with await connect(port) as old, await connect(port) as new, await connect(port) as plain:
+            async with await connect(port) as idle, await connect(port) as stream:
+                session = await initialized(old)
+                waiting = {"name": "wait", "arguments": {"seconds": 0.5}}
+                old_call = asyncio.create_task(old.ask(rpc("tools/call", waiting), Mcp_Session_Id=session))
+                message, headers = modern("tools/call", waiting)
+                new_call = asyncio.create_task(new.ask(message, **headers))
+                route = asyncio.create_task(sent(plain, request("GET", "/slow", Host="localhost")))
+                stream.write(
+                    request(
+                        "GET", "/mcp", Host="localhost", Accept="text/event-stream", Mcp_Session_Id=session
+                    )
+                )
+                assert (await stream.head())[0] == 200
+                await asyncio.sleep(0.1)
+                process.terminate()
+                assert (await stream.closed()).endswith(b"0\r\n\r\n") and await idle.closed() == b""
+                for call_ in (old_call, new_call):
+                    assert (await call_).messages[0]["result"]["content"][0]["text"] == "waited"
+                assert (await route).body == b"slept"
+                assert await old.closed() == b""
+        await asyncio.to_thread(process.wait, 2)
+        assert process.returncode == 0
+
+    command = [sys.executable, "slow.py"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            port = int(process.stderr.readline().split("127.0.0.1:")[1].split("/")[0])
+            run(scenario(process, port))
+        finally:
+            process.kill()

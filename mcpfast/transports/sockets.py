@@ -145,6 +145,11 @@ class Listener:
             stream.close("the server is closing")
 
     @property
+    def busy(self) -> bool:
+        """Nothing is under way that no session tells of."""
+        return False
+
+    @property
     def connections(self) -> int:
         return len(self._streams)
 

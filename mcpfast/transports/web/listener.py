@@ -81,6 +81,11 @@ class HttpListener:
         if websocket.admit(self.endpoint, connection, head):
             websocket.take_over(self, connection, head, rest)
 
+    @property
+    def busy(self) -> bool:
+        """A request is being answered."""
+        return any(connection.busy for connection in self._connections)
+
     # ---------------------------------------------------------------- time
 
     def _sweep_later(self) -> None:
