@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """One HTTP exchange around the spine: a request's body is a line of a Channel, its answer the response.
 
-    begin        who may ask, and for what: only a plain POST goes on here, the rest is `upper`'s (transports/http/endpoint.py)
+    begin        who may ask, and for what: only a plain POST goes on here, the rest is `upper`'s (transports/web/endpoint.py)
     message_in   the body into the inbox; its era, its session, its mirrored headers
     pump         the way of every message (_spine)
     flush        the answer, as JSON; or as the last event of a stream, once something was sent before it

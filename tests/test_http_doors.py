@@ -603,7 +603,7 @@ async def wait(seconds: float) -> str:
 
 @server.route("GET", "/slow")
 async def slow() -> str:
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.8)
     return "slept"
 
 server.run("http://127.0.0.1:0")
@@ -617,9 +617,10 @@ def test_a_signal_lets_what_is_under_way_be_answered(tmp_path: Path) -> None:
         async with await connect(port) as old, await connect(port) as new, await connect(port) as plain:
             async with await connect(port) as idle, await connect(port) as stream:
                 session = await initialized(old)
-                waiting = {"name": "wait", "arguments": {"seconds": 0.5}}
+                waiting = {"name": "wait", "arguments": {"seconds": 0.6}}
                 old_call = asyncio.create_task(old.ask(rpc("tools/call", waiting), Mcp_Session_Id=session))
-                message, headers = modern("tools/call", waiting)
+                # it ends first: its session must not be what keeps the server alive
+                message, headers = modern("tools/call", {"name": "wait", "arguments": {"seconds": 0.2}})
                 new_call = asyncio.create_task(new.ask(message, **headers))
                 route = asyncio.create_task(sent(plain, request("GET", "/slow", Host="localhost")))
                 stream.write(
