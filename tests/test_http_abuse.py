@@ -215,6 +215,7 @@ async def timed(port: int, until: asyncio.Event) -> list[float]:
     return sorted(took)
 
 
+@pytest.mark.plain_build
 def test_a_client_that_stops_reading_its_stream_is_cut(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with abused(tmp_path, output_bytes_max=8_000_000, output_high_bytes=4_000_000) as (port, _):
@@ -240,6 +241,7 @@ def test_a_client_that_stops_reading_its_stream_is_cut(tmp_path: Path) -> None:
     run(scenario())
 
 
+@pytest.mark.plain_build
 def test_clients_that_drip_are_cut(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with abused(tmp_path, head_s=1.0, body_s=2.0, keep_alive_s=30.0) as (port, _):
