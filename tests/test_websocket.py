@@ -339,6 +339,23 @@ def test_a_client_that_reads_nothing_is_read_no_further(loop: str) -> None:
     run(scenario(), loop)
 
 
+@both_loops
+def test_messages_of_any_size_wait_for_a_slow_reader_unharmed(loop: str) -> None:
+    async def scenario() -> None:
+        async with serving(Tools().server()) as (_, port), await connect(port) as browser:
+            socket = await upgraded(browser)
+            sizes = [(7_919 * i * i) % 150_000 for i in range(200)]
+            for i, size in enumerate(sizes):
+                call = {"name": "echo", "arguments": {"text": "x" * size}, "_meta": ENVELOPE}
+                browser.write(frame(rpc("tools/call", call, i)))
+            await asyncio.sleep(0.3)
+            for i, size in enumerate(sizes):
+                answer = await socket.message()
+                assert (answer["id"], len(answer["result"]["content"][0]["text"])) == (i, size)
+
+    run(scenario(), loop)
+
+
 def test_a_silent_client_is_asked_for_a_sign_of_life() -> None:
     async def scenario() -> None:
         server = Tools().server(stream_comment_s=0.1, keep_alive_s=1.0)

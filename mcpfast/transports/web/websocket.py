@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mcpfast.transports.web.listener import HttpListener
 
 SUBPROTOCOL = "mcp"
+COPIED_MAX = 512  # bytes of a message that is surely copied by `send`
+HEAD_BYTES = 14  # of the largest head of a frame, as picows wants it
 READ_BUFFER_BYTES = 2_048  # of a connection at rest; it grows with what comes
 _log = logging.getLogger("mcpfast.websocket")
 _log.setLevel(logging.CRITICAL)  # what clients do wrong they are told, by a close code
@@ -138,8 +140,14 @@ class WebSocket(Connection):
         self._socket = socket
 
     def _write(self, message: bytes) -> None:
-        if self._socket is not None:
+        if self._socket is None:
+            return
+        if len(message) <= COPIED_MAX:
             self._socket.send(WSMsgType.TEXT, message)
+        else:  # `send` would hand the loop a view of the frame's head, in memory that the next frame is written to
+            self._socket.send_reuse_external_bytearray(
+                WSMsgType.TEXT, bytearray(HEAD_BYTES) + message, HEAD_BYTES
+            )
 
     def hold_input(self) -> None:
         if self._socket is not None:
