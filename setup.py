@@ -41,6 +41,8 @@ if flavour != "release" and "--inplace" in sys.argv:
 compile_args, link_args, directives = FLAVOURS[flavour]
 tag = f"{flavour}-{sysconfig.get_config_var('SOABI') or sys.implementation.cache_tag}"
 headers = sorted(glob("mcpfast/*.h"))
+LOAD_ENGINE = "mcpfast/bench/_engine.pyx"  # on Linux only: it is built on epoll
+load_headers = sorted(glob("mcpfast/bench/native/*.h"))
 
 
 def room(source: str) -> Extension:
@@ -48,12 +50,21 @@ def room(source: str) -> Extension:
     return Extension(
         source.removesuffix(".pyx").replace("/", "."),
         # counters.c carries the counters of the room that it is linked into to libFuzzer
-        [source, "fuzz/counters.c"] if flavour == "fuzz" else [source],
-        include_dirs=["mcpfast"],
-        depends=[*headers, "setup.py"],
+        [source, *beside(source), *(["fuzz/counters.c"] if flavour == "fuzz" else [])],
+        include_dirs=["mcpfast", os.path.dirname(source)],
+        depends=[*headers, *load_headers, "setup.py"],
         extra_compile_args=["-fvisibility=hidden", "-Wall", "-Wno-unused-function", *compile_args],
         extra_link_args=link_args,
     )
+
+
+def beside(source: str) -> list[str]:
+    """The C that a room is linked with."""
+    return sorted(glob("mcpfast/bench/*.c")) if source == LOAD_ENGINE else []
+
+
+def rooms() -> list[str]:
+    return sorted(glob("mcpfast/_*.pyx")) + ([LOAD_ENGINE] if sys.platform == "linux" else [])
 
 
 def freshen() -> None:
@@ -61,7 +72,8 @@ def freshen() -> None:
     after a copy; rooms compiled against different .pxd of each other crash."""
     record = Path("build", tag, "sources.json")
     now = {
-        path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in glob("mcpfast/_*.p*") + headers
+        path: hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        for path in glob("mcpfast/_*.p*") + headers + [LOAD_ENGINE, *beside(LOAD_ENGINE), *load_headers]
     }
     built = json.loads(record.read_text()) if record.exists() else {}
     if now != built:
@@ -75,7 +87,7 @@ def freshen() -> None:
 freshen()
 setup(
     ext_modules=cythonize(
-        [room(source) for source in sorted(glob("mcpfast/_*.pyx"))],
+        [room(source) for source in rooms()],
         build_dir=f"build/{tag}/c",
         compiler_directives={"language_level": 3, **directives},
         include_path=["."],

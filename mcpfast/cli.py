@@ -6,8 +6,9 @@ import argparse
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from mcpfast.arguments import Parser, Refusal, add_credentials, bearer_of, headers_of
 from mcpfast.errors import AddressError, ConnectionClosed, MCPError, McpFastError
 
 if TYPE_CHECKING:
@@ -60,19 +61,8 @@ What the tool asks is asked at the terminal, and declined where there is none. E
 }
 
 
-class Refusal(McpFastError):
-    """What the user got wrong, in one line; exit code 2."""
-
-
 class Failed(McpFastError):
     """The user's file failed, and its traceback was shown; exit code 1."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and where to read on."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,6 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given, behind = given[:cut], given[cut + 1 :]
     if given[:1] in (["--version"], ["-V"]):
         given[0] = "version"
+    if given[:1] == ["bench"]:
+        from mcpfast.bench.command import main as bench
+
+        return bench(given[1:], behind)
     options = _parser().parse_args(given)
     options.behind = behind
     try:
@@ -180,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         help="progress and log messages on stderr, even where it is no terminal",
     )
 
+    commands.add_parser("bench", help="drive a server as hard as it can go, and measure it", add_help=False)
     command("version", "Show the version.", _version)
     return parser
 
@@ -197,16 +192,7 @@ def _target(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"for each request (default: {REQUEST_S:g}; none where you may be asked something)",
     )
-    parser.add_argument(
-        "--header",
-        action="append",
-        default=[],
-        metavar="'NAME: VALUE'",
-        help="with every request to a URL; may be given several times",
-    )
-    parser.add_argument(
-        "--bearer-env", metavar="NAME", help="send the token in this environment variable to a URL"
-    )
+    add_credentials(parser)
     parser.add_argument(
         "--protocol",
         default="auto",
@@ -339,20 +325,10 @@ def client(options: Any, terminal: Terminal | None = None) -> Any:
 
 
 def credentials(options: Any) -> dict[str, Any]:
-    """What goes with the requests to a URL. A token comes from the environment: arguments are seen by everybody on a machine."""
-    headers = {}
-    for line in options.header:
-        name, colon, value = line.partition(":")
-        if not colon:
-            raise Refusal(f"--header {line!r}: write it as 'Name: value'")
-        headers[name.strip()] = value.strip()
+    """What goes with the requests to a URL."""
+    headers, bearer = headers_of(options), bearer_of(options.bearer_env)
     settings: dict[str, Any] = {"headers": headers} if headers else {}
-    if options.bearer_env is not None:
-        token = os.environ.get(options.bearer_env)
-        if not token:
-            raise Refusal(f"--bearer-env {options.bearer_env}: this environment variable is not set")
-        settings["authorization"] = f"Bearer {token}"
-    return settings
+    return settings if bearer is None else {**settings, "authorization": bearer}
 
 
 def load(text: str, arguments: Sequence[str] = ()) -> MCPServer[Any]:

@@ -110,32 +110,60 @@ static inline size_t json_put_utf8(char *out, unsigned code) {
     return out[2] = (char)(0x80 | ((code >> 6) & 63)), out[3] = (char)(0x80 | (code & 63)), 4;
 }
 
+/* How many elements an array has; -1: it is none. */
+static inline long json_count(span array) {
+    if (array.at == NULL || array.len < 2 || *array.at != '[') return -1;
+    const char *end = array.at + array.len, *p = json_blank(array.at + 1, end);
+    long n = 0;
+    while (p < end && *p != ']') {
+        if ((p = json_value_end(p, end, 0)) == NULL) return -1;
+        n++;
+        p = json_blank(p, end);
+        if (p < end && *p == ',') p = json_blank(p + 1, end);
+    }
+    return n;
+}
+
+/* One character of a string at `*p`, without its escape, into `piece`; how many bytes, 0 when it is broken. */
+static inline size_t json_character(const char **at, const char *end, char piece[4]) {
+    static const char letters[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
+    const char *p = *at;
+    piece[0] = *p;
+    if (*p++ != '\\') return *at = p, 1;
+    if (p >= end) return 0;
+    const char *letter = memchr(letters, *p, sizeof letters - 1);
+    if (letter != NULL) return piece[0] = meanings[letter - letters], *at = p + 1, 1;
+    if (*p != 'u' || end - p <= 4) return 0;
+    unsigned code = json_hex4(p + 1);
+    p += 5;
+    if (code >= 0xD800 && code < 0xDC00 && end - p > 5 && p[0] == '\\' && p[1] == 'u') {
+        code = 0x10000 + ((code - 0xD800) << 10) + (json_hex4(p + 2) - 0xDC00);
+        p += 6;
+    }
+    return *at = p, json_put_utf8(piece, code);
+}
+
 /* Does the JSON string (quotes included) say `text`, however it is escaped? */
 static inline bool json_string_says(span string, const char *text, size_t len) {
     if (string.at == NULL || string.len < 2 || *string.at != '"') return false;
     const char *p = string.at + 1, *end = string.at + string.len - 1, *text_end = text + len;
     while (p < end) {
         char piece[4];
-        size_t n = 1;
-        piece[0] = *p;
-        if (*p++ == '\\') {
-            static const char letters[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
-            const char *letter = memchr(letters, *p, sizeof letters - 1);
-            if (*p == 'u' && end - p > 4) {
-                unsigned code = json_hex4(p + 1);
-                p += 5;
-                if (code >= 0xD800 && code < 0xDC00 && end - p > 5 && p[0] == '\\' && p[1] == 'u') {
-                    code = 0x10000 + ((code - 0xD800) << 10) + (json_hex4(p + 2) - 0xDC00);
-                    p += 6;
-                }
-                n = json_put_utf8(piece, code);
-            } else if (letter != NULL) {
-                piece[0] = meanings[letter - letters];
-                p++;
-            } else return false;
-        }
-        if ((size_t)(text_end - text) < n || memcmp(text, piece, n) != 0) return false;
+        size_t n = json_character(&p, end, piece);
+        if (n == 0 || (size_t)(text_end - text) < n || memcmp(text, piece, n) != 0) return false;
         text += n;
     }
     return text == text_end;
+}
+
+/* What the JSON string (quotes included) says, into `out`, which has room for as many bytes; how many they are. */
+static inline size_t json_unescaped(span string, char *out) {
+    const char *p = string.at + 1, *end = string.at + string.len - 1;
+    char *start = out;
+    while (p < end) {
+        size_t n = json_character(&p, end, out);
+        if (n == 0) break;
+        out += n;
+    }
+    return (size_t)(out - start);
 }

@@ -4,7 +4,7 @@
  * The mean rate then says how busy the machine was. The rate that a quarter of all slices reached says how fast the
  * server is: it is the same on a quiet machine and on one that is busy up to half of the time. */
 #pragma once
-#include "net.h"
+#include "memory.h"
 
 enum { SLICE_NS = 2000000 };
 
@@ -38,4 +38,8 @@ static inline double slices_quantile(slices *s, double q) {
     if (s->n == 0) return 0;
     qsort(s->rates, s->n, sizeof *s->rates, slices_order);
     return s->rates[(size_t)(q * (double)(s->n - 1))];
+}
+
+static inline void slices_free(slices *s) {
+    free(s->rates);
 }
