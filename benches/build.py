@@ -1,4 +1,4 @@
-"""Compiles ceiling.c, loadgen.c and httpload.c into benches/_build when they are newer than what is there."""
+"""Compiles ceiling.c into benches/_build when it is newer than what is there."""
 
 import shlex
 import subprocess
@@ -22,7 +22,7 @@ def compiler() -> list[str]:
 
 @cache
 def binary(name: str) -> Path:
-    """The path of the compiled program `name` ("ceiling", "loadgen" or "httpload"), compiled first where needed."""
+    """The path of the compiled program `name`, compiled first where needed."""
     target = HERE / "_build" / name
     sources = [HERE / f"{name}.c", *(HERE / "native").glob("*.h"), Path(__file__)]
     if target.exists() and target.stat().st_mtime > max(source.stat().st_mtime for source in sources):
@@ -35,5 +35,4 @@ def binary(name: str) -> Path:
 
 
 if __name__ == "__main__":
-    for program in ("ceiling", "loadgen", "httpload"):
-        print(binary(program))
+    print(binary("ceiling"))

@@ -18,9 +18,10 @@ from statistics import median
 
 from benches.build import binary
 from benches.counting import PYTHON_VERSION, have_valgrind, instructions_a_call
-from benches.load import LEGACY, MODERN, Run, RunFailed, Shape, connect, drive, serving
+from benches.load import LEGACY, MODERN, RunFailed, Shape, connect, drive, sample, serving
 from benches.peer import peer_command
 from benches.rounds import contest, in_turns
+from mcpfast.bench.result import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mcpfast"
@@ -70,11 +71,11 @@ def figure(function: Callable[[Setting], Measured]) -> Callable[[Setting], Measu
 @cache
 def canned_result(echo: tuple[str, ...], era: str) -> str:
     """The result of the very server that is measured, so that the ceiling's answers have its size."""
-    run = drive(Shape(era=era), echo, calls=1, more=["--sample"])
-    return json.dumps(json.loads(run.sample)["result"], separators=(",", ":"), ensure_ascii=False)
+    answer = json.loads(sample(echo, era))
+    return json.dumps(answer["result"], separators=(",", ":"), ensure_ascii=False)
 
 
-def against(setting: Setting, ours: Callable[[], Run], reference: Callable[[], Run]) -> Measured:
+def against(setting: Setting, ours: Callable[[], Result], reference: Callable[[], Result]) -> Measured:
     pairs = contest(ours, reference, setting.rounds, setting.tell)
     return Measured(
         pairs.ratio,

@@ -1,4 +1,4 @@
-"""The figures over HTTP and WebSocket: figures.py goes on, with the loads of http_load.py."""
+"""The figures over HTTP and WebSocket: figures.py goes on, against nginx and bare servers."""
 
 import json
 import socket
@@ -21,13 +21,9 @@ from benches.figures import (
     figure,
     resident_bytes,
 )
-from benches.http_load import CONNECTIONS, free_address, httpload, kept, nginx, wrk
 from benches.http_messages import (
-    EXPECTED,
     Answer,
     ask,
-    counted_call,
-    legacy_call,
     legacy_session,
     listen,
     modern_call,
@@ -35,11 +31,14 @@ from benches.http_messages import (
     read_until,
     upgrade,
 )
-from benches.load import Run, RunFailed, connect, serving
+from benches.load import HTTP_LEGACY, MODERN, RunFailed, Shape, connect, drive, drive_progress, serving
+from benches.nginx import free_address, kept, nginx
 from benches.peer import peer_command
 from benches.rounds import in_turns
+from mcpfast.bench.result import Result
 
-SESSION_CALLS = 32  # ids of each session, before they come around again
+CONNECTIONS = 32
+MODERN_SHAPE = Shape(connections=CONNECTIONS, era=MODERN)
 PROGRESS_STEPS = 2_000  # events of one stream
 KINDS = [sys.executable, str(SERVERS / "kinds.py")]
 
@@ -90,49 +89,43 @@ def nginx_constant(body: bytes) -> Iterator[Service]:
 # ---- rates -----------------------------------------------------------------------------------------------
 
 
-def by_wrk(
-    setting: Setting, service: Service, requests: Sequence[bytes] = (), answer: Answer | None = None
-) -> Callable[[], Run]:
-    """A run of wrk with these requests, or else with the call of 2026-07-28."""
-    sent = requests or [modern_call(service.address)]
-    size = (answer or service.answer).bytes_in_all
-    return lambda: wrk(service.address, sent, seconds=setting.seconds, answer_bytes=size, pid=service.pid)
+def load(setting: Setting, service: Service, shape: Shape = MODERN_SHAPE) -> Callable[[], Result]:
+    """A run of ours; its answers are checked."""
+    return lambda: drive(shape, service.address, seconds=setting.seconds, pid=service.pid)
+
+
+def load_of_constant(setting: Setting, service: Service, shape: Shape = MODERN_SHAPE) -> Callable[[], Result]:
+    """A run of a server that says the same to everything."""
+    return lambda: drive(shape, service.address, seconds=setting.seconds, pid=service.pid, constant=True)
 
 
 @figure
 def http_modern(setting: Setting) -> Measured:
     with answering(setting.echo, strict=True) as ours, nginx_constant(ours.answer.body) as its:
-        return against(setting, by_wrk(setting, ours), by_wrk(setting, its))
+        return against(setting, load(setting, ours), load_of_constant(setting, its))
 
 
 @figure
 def http_legacy(setting: Setting) -> Measured:
-    """As many sessions as connections; within a session each call has another id than the one before."""
-    with answering(setting.echo) as ours, connect(ours.address) as connection:
-        sessions = [legacy_session(connection, ours.address) for _ in range(CONNECTIONS)]
-        requests = [
-            legacy_call(ours.address, session, 1_000 + number)
-            for number in range(SESSION_CALLS)
-            for session in sessions
-        ]
-        answer = looked_at(connection, requests[0])
-        with nginx_constant(answer.body) as its:
-            return against(setting, by_wrk(setting, ours, requests, answer), by_wrk(setting, its, requests))
+    """A session on each connection."""
+    shape = Shape(connections=CONNECTIONS, era=HTTP_LEGACY)
+    with answering(setting.echo) as ours, nginx_constant(ours.answer.body) as its:
+        return against(setting, load(setting, ours, shape), load_of_constant(setting, its, shape))
 
 
 @figure
 def http_vs_mcp(setting: Setting) -> Measured:
     few = replace(setting, rounds=max(3, setting.rounds // 3))
     with answering(setting.echo, strict=True) as ours, answering(peer_command(), strict=True) as its:
-        return against(few, by_wrk(setting, ours), by_wrk(setting, its))
+        return against(few, load(setting, ours), load(setting, its))
 
 
 @figure
 def http_cpu(setting: Setting) -> Measured:
     bare = [sys.executable, str(SERVERS / "bare_http.py")]
     with answering(setting.echo, strict=True) as ours, constant(bare, ours.answer.body) as its:
-        pairs = in_turns(by_wrk(setting, ours), by_wrk(setting, its), setting.rounds, setting.tell)
-    costs = [(a.server["cpu_us_per_request"], b.server["cpu_us_per_request"]) for a, b in pairs]
+        pairs = in_turns(load(setting, ours), load_of_constant(setting, its), setting.rounds, setting.tell)
+    costs = [(cpu_us(a), cpu_us(b)) for a, b in pairs]
     ratios = [a / b for a, b in costs]
     ours_us, its_us = median(a for a, _ in costs), median(b for _, b in costs)
     typical, other = pairs[len(pairs) // 2]
@@ -147,14 +140,11 @@ def http_p99(setting: Setting) -> Measured:
     """
     looks = 4 * setting.rounds
     with answering(setting.echo, strict=True) as ours, nginx_constant(ours.answer.body) as its:
-        at_most = median(by_wrk(setting, ours)().rate_per_s for _ in range(3))
-        options = ["--rate", str(at_most / 2), "--connections", str(CONNECTIONS), "--expect", EXPECTED]
-
-        def load(service: Service) -> Callable[[], Run]:
-            sent = modern_call(service.address)
-            return lambda: httpload("open", service.address, sent, seconds=setting.seconds, more=options)
-
-        pairs = in_turns(load(ours), load(its), looks, setting.tell)
+        at_most = median(load(setting, ours)().rate_per_s for _ in range(3))
+        shape = replace(MODERN_SHAPE, rate=at_most / 2)
+        pairs = in_turns(
+            load(setting, ours, shape), load_of_constant(setting, its, shape), looks, setting.tell
+        )
     ratios = [a.latency_us["p99"] / b.latency_us["p99"] for a, b in pairs]
     typical, other = sorted(pairs, key=lambda pair: pair[0].latency_us["p99"])[len(pairs) // 2]
     note = f"nginx {median(b.latency_us['p99'] for _, b in pairs):.0f} us, at {at_most / 2:,.0f}/s"
@@ -165,7 +155,6 @@ def http_p99(setting: Setting) -> Measured:
 def sse_progress(setting: Setting) -> Measured:
     """The stream that the canned writer repeats is one of ours. benches/servers/kinds.py has the tool, whatever --server says."""
     canned = [sys.executable, str(SERVERS / "canned_sse.py")]
-    options = ["--events", str(PROGRESS_STEPS), "--expect", EXPECTED]
     with ExitStack() as stack:
         ours, its = free_address(), free_address()
         stack.enter_context(serving(KINDS, ours))
@@ -174,11 +163,11 @@ def sse_progress(setting: Setting) -> Measured:
         stack.enter_context(serving([*canned, stack.enter_context(kept(stream))], its))
         if events_of(its, request) != stream:
             raise RunFailed("the canned writer does not write the stream that it was given")
-
-        def load(address: str) -> Callable[[], Run]:
-            return lambda: httpload("sse", address, request, seconds=setting.seconds, more=options)
-
-        measured = against(setting, load(ours), load(its))
+        measured = against(
+            setting,
+            lambda: drive_progress(ours, PROGRESS_STEPS, seconds=setting.seconds),
+            lambda: drive_progress(its, PROGRESS_STEPS, seconds=setting.seconds),
+        )
     return replace(measured, latency_us={})  # of nothing but whole streams
 
 
@@ -186,20 +175,21 @@ def sse_progress(setting: Setting) -> Measured:
 def ws_echo(setting: Setting) -> Measured:
     if find_spec("picows") is None:
         raise Skipped("picows is not here. Install: pip install 'picows>=2.3,<2.4'")
-    options = ["--connections", str(CONNECTIONS), "--expect", EXPECTED]
+    bare = [sys.executable, str(SERVERS / "bare_ws.py")]
     with ExitStack() as stack:
         ours, its = free_address(), free_address("/")
-        stack.enter_context(serving(setting.echo, ours))
+        our_pid = stack.enter_context(serving(setting.echo, ours))
         with connect(ours) as connection:
             if ask(connection, upgrade(ours)).status != 101:
                 raise Skipped("the server takes no WebSocket at its HTTP address")
-        stack.enter_context(serving([sys.executable, str(SERVERS / "bare_ws.py")], its))
+            answer = ask(connect(ours), modern_call(ours)).body
+        its_pid = stack.enter_context(serving([*bare, answer.decode()], its))
 
-        def load(address: str) -> Callable[[], Run]:
-            sent = upgrade(address) + counted_call()
-            return lambda: httpload("ws", address, sent, seconds=setting.seconds, more=options)
+        def over_websocket(address: str, pid: int) -> Callable[[], Result]:
+            target = address.replace("http://", "ws://")
+            return lambda: drive(MODERN_SHAPE, target, seconds=setting.seconds, pid=pid)
 
-        return against(setting, load(ours), load(its))
+        return against(setting, over_websocket(ours, our_pid), over_websocket(its, its_pid))
 
 
 # ---- what costs nothing but memory -----------------------------------------------------------------------
@@ -258,6 +248,11 @@ def http_idle_listen(setting: Setting) -> Measured:
 
 
 # ---- what they are made with -----------------------------------------------------------------------------
+
+
+def cpu_us(run: Result) -> float:
+    assert run.server is not None
+    return float(run.server["cpu_us_per_request"])
 
 
 def events_of(address: str, request: bytes) -> bytes:

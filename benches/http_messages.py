@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benches.load import MODERN, RunFailed
+from benches.load import HTTP_LEGACY, MODERN, RunFailed
 
-HTTP_LEGACY = "2025-11-25"
+FIRST_ID = 1_000_000_000  # ids have ten digits, as those of the load engine
 CLIENT_INFO = {"name": "mcpfast-bench", "version": "1"}
-EXPECTED = '"text":"hello"'
 ENVELOPE = {
     "io.modelcontextprotocol/protocolVersion": MODERN,
     "io.modelcontextprotocol/clientInfo": CLIENT_INFO,
@@ -39,7 +38,7 @@ def place(address: str) -> tuple[str, str]:
     return authority, f"/{path}"
 
 
-def message(method: str, params: Mapping[str, Any] | None = None, number: int | None = 1) -> str:
+def message(method: str, params: Mapping[str, Any] | None = None, number: int | None = FIRST_ID) -> str:
     """A JSON-RPC request; a notification where `number` is None."""
     members: dict[str, Any] = {"jsonrpc": "2.0"}
     members |= {"method": method} if number is None else {"id": number, "method": method}
@@ -93,12 +92,6 @@ def listen(address: str) -> bytes:
 # ---- 2025-11-25 ------------------------------------------------------------------------------------------
 
 
-def legacy_call(address: str, session: str, number: int) -> bytes:
-    params = {"name": "echo", "arguments": {"text": "hello"}}
-    headers = {"MCP-Protocol-Version": HTTP_LEGACY, "Mcp-Session-Id": session}
-    return post(address, message("tools/call", params, number), headers)
-
-
 def legacy_session(connection: socket.socket, address: str) -> str:
     """Shakes hands; the id of the session."""
     params = {"protocolVersion": HTTP_LEGACY, "capabilities": {}, "clientInfo": CLIENT_INFO}
@@ -123,12 +116,6 @@ def upgrade(address: str) -> bytes:
         f"GET {path} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mcp\r\n\r\n"
     ).encode()
-
-
-def counted_call() -> bytes:
-    """The message of a frame, with the id that httpload counts up."""
-    params = {"name": "echo", "arguments": {"text": "hello"}, "_meta": ENVELOPE}
-    return message("tools/call", params, 1_000_000_000).encode()
 
 
 # ---- asking once -----------------------------------------------------------------------------------------

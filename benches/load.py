@@ -1,27 +1,25 @@
-"""A run of the load generator, as Python sees it; and servers that listen while they are driven."""
+"""The load engine of `mcpfast bench`, as the benches use it; and servers that listen while they are driven."""
 
-import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from benches.build import binary
+from mcpfast.bench.drive import RunFailed, drive_target, result_of
+from mcpfast.bench.messages import Speech
+from mcpfast.bench.plan import Expectation, Plan
+from mcpfast.bench.result import Result
+from mcpfast.bench.scenario import Action, Scenario, steps_of
+from mcpfast.bench.target import Target, target_of
+from mcpfast.protocol.revisions import BY_VERSION
 
-STDERR_LINES = 12  # of a server that failed
-LEGACY, MODERN = "2025-06-18", "2026-07-28"
-
-
-class RunFailed(Exception):
-    """The load generator could not measure: no server, wrong answers, or none at all. The text says which."""
+LEGACY, HTTP_LEGACY, MODERN = "2025-06-18", "2025-11-25", "2026-07-28"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +32,17 @@ class Shape:
     tool: str = "echo"  # or several, with commas between: the calls go around
     payload_bytes: int = 0
     lockstep: bool = False
+    rate: float = 0.0  # open loop: calls a second, at random moments that depend on `seed`
+    seed: int = 1
 
-    def options(self) -> list[str]:
-        options = ["--window", str(self.window), "--connections", str(self.connections), "--era", self.era]
-        for tool in self.tool.split(","):
-            options += ["--tool", tool]
-        if self.payload_bytes:
-            options += ["--payload-bytes", str(self.payload_bytes)]
-        return [*options, "--lockstep"] if self.lockstep else options
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What the load generator reports; `native/options.h` says what each part means."""
-
-    calls: int
-    seconds: float
-    rate_per_s: float
-    rate_p75_per_s: float  # what a quarter of all slices of 2 ms reached: native/slices.h
-    latency_us: dict[str, float]
-    handshake_ms: float
-    loadgen: dict[str, float]
-    errors: int = 0
-    error_kinds: dict[str, int] = field(default_factory=dict)
-    server: dict[str, float] = field(default_factory=dict)
-    sample: str = ""
+    def scenario(self) -> Scenario:
+        actions = [
+            Action(call=tool, payload_bytes=self.payload_bytes)
+            if self.payload_bytes
+            else Action(call=tool, arguments={"text": "hello"}, expect="hello")
+            for tool in self.tool.split(",")
+        ]
+        return Scenario(action=actions)
 
 
 @cache
@@ -88,28 +72,94 @@ def drive(
     calls: int = 0,
     pid: int = 0,
     timeout: float = 15,
-    more: Sequence[str] = (),
-) -> Run:
+    constant: bool = False,
+) -> Result:
     """Drives an address, or a command over its stdin and stdout, for `seconds` or for a number of `calls`.
+
+    `constant` is for a server that says the same to every HTTP request: its status is looked at, not its ids.
 
     Raises:
         RunFailed: wrong answers, a server that is not there or stops answering.
     """
-    command = [str(binary("loadgen")), *shape.options(), "--timeout", str(timeout), "--warmup", str(warmup)]
-    command += ["--calls", str(calls)] if calls else ["--duration", str(seconds)]
-    if pid:
-        command += ["--pid", str(pid)]
-    if pair := processors():
-        command += ["--cpus", f"{pair[0]},{pair[1]}"]
-    command += [*more, target] if isinstance(target, str) else [*more, "--", *target]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        said = "\n".join(done.stderr.splitlines()[-STDERR_LINES:])
-        if done.returncode == 1:
-            said = f"wrong answers: {json.loads(done.stdout)['error_kinds']}\n{said}".strip()
-        raise RunFailed(f"{said}\n  while running: {shlex.join(command)}")
-    report: dict[str, Any] = json.loads(done.stdout)
-    return Run(**report)
+    found = target_of(target) if isinstance(target, str) else target_of(None, target)
+    plan = planned(shape, found, constant)
+    own, server = processors() or (-1, None)
+    plan = replace(
+        plan,
+        warmup_s=warmup,
+        duration_s=seconds,
+        calls=calls,
+        timeout_s=timeout,
+        processor=own,
+        intervals=0,
+    )
+    done = drive_target(found, plan, pid=pid or None, processor=server)
+    if done.outcome["failure"] or done.outcome["errors"]:
+        said = done.outcome["failure"] or f"wrong answers: {done.wrong}"
+        raise RunFailed(
+            f"{said}\n{done.outcome['first_error']}\n  while driving {found.text}".replace("\n\n", "\n")
+        )
+    return result_of(done, plan, target=found.text, era=shape.era)
+
+
+def planned(shape: Shape, target: Target, constant: bool = False) -> Plan:
+    speech = Speech(target.wire, BY_VERSION[shape.era], target.authority, target.path)
+    steps = steps_of(shape.scenario(), speech)
+    if constant:
+        sent = [replace(step, kind="notice", session_at=-1) for step in steps.steps if step.counted]
+        steps = replace(steps, steps=sent, prologue=[], body=list(range(len(sent))))
+    return Plan(
+        target.wire,
+        steps.steps,
+        steps.body,
+        steps.prologue,
+        address=target.address,
+        connections=shape.connections,
+        window=shape.window,
+        lockstep=shape.lockstep,
+        rate=shape.rate,
+        seed=shape.seed,
+    )
+
+
+def drive_progress(address: str, events: int, *, seconds: float) -> Result:
+    """Calls the tool `progress` over HTTP, one call at a time; each is answered with a stream of so many notifications.
+
+    Rates are of notifications. Raises RunFailed when a stream is not whole.
+    """
+    target = target_of(address)
+    speech = Speech(target.wire, BY_VERSION[MODERN], target.authority, target.path)
+    params = {"name": "progress", "arguments": {"steps": events}, "_meta": {"progressToken": "p"}}
+    plan = Plan(
+        target.wire,
+        [speech.request("progress", "tools/call", params, expect=Expectation(complete=True, text="hello"))],
+        [0],
+        address=target.address,
+        duration_s=seconds,
+        intervals=0,
+        processor=(processors() or (-1, None))[0],
+    )
+    done = drive_target(target, plan)
+    result = result_of(done, plan, target=address, era=MODERN)
+    streams = done.outcome["verdicts"]["right"]
+    if result.errors or done.outcome["notifications"] != streams * events:
+        came = f"{done.outcome['notifications']} notifications in {streams} streams"
+        raise RunFailed(f"the streams are not whole: {came} of {events} each. {result.first_error}")
+    result.rate_per_s *= events
+    result.rate_p75_per_s *= events
+    return result
+
+
+def sample(command: Sequence[str], era: str) -> bytes:
+    """One answer of a server to the call, under some id."""
+    shape = Shape(era=era)
+    target = target_of(None, command)
+    plan = replace(planned(shape, target), calls=1, intervals=0)
+    done = drive_target(target, plan)
+    answer = done.samples[plan.body[0]]
+    if answer is None:
+        raise RunFailed(done.outcome["failure"] or done.outcome["first_error"])
+    return answer
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
 
-from benches.load import Run
+from mcpfast.bench.result import Result
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -22,8 +22,8 @@ B = TypeVar("B")
 class Contest:
     """Pairs of runs, ours and the reference's."""
 
-    ours: list[Run]
-    reference: list[Run]
+    ours: list[Result]
+    reference: list[Result]
 
     @property
     def ratios(self) -> list[float]:
@@ -40,7 +40,7 @@ class Contest:
         )
 
     @property
-    def typical(self) -> Run:
+    def typical(self) -> Result:
         """Our run of the median rate: the one whose latencies are shown."""
         return sorted(self.ours, key=lambda run: run.rate_p75_per_s)[len(self.ours) // 2]
 
@@ -62,7 +62,7 @@ def in_turns(
 
 
 def contest(
-    ours: Callable[[], Run], reference: Callable[[], Run], rounds: int, tell: Callable[[str], None]
+    ours: Callable[[], Result], reference: Callable[[], Result], rounds: int, tell: Callable[[str], None]
 ) -> Contest:
     """Measures both `rounds` times in turns."""
     pairs = in_turns(ours, reference, rounds, tell)

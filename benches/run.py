@@ -29,9 +29,8 @@ the rounds. Figures and bars: benches/budgets.toml, or --list.
   make bench ARGS="--only stdio64_legacy"       one figure (may be given several times)
   make bench ARGS="--server 'python mine.py'"   another server with a tool echo(text: str) -> str
 
-The load generators are programs of their own: benches/_build/loadgen drives any MCP server over stdio and sockets,
-benches/_build/httpload over HTTP and WebSocket (--help); wrk does the rest. The HTTP figures need wrk and nginx:
-apt-get install -y wrk nginx-light. A server given with --server takes its address as its last argument.
+The load comes from the engine of `mcpfast bench`. The HTTP figures need nginx: apt-get install -y nginx-light.
+A server given with --server takes its address as its last argument.
 MCPFAST_PEER_PYTHON names a Python that has the peer, mcp 2.3.0; without it, and if this one has none, a virtual
 environment is made in benches/.venv-mcp. A line of JSON for each figure goes to benches/results/.
 Exit code 0: every bar holds. 1: one does not, or the server does not run. 2: wrong options.

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 
 from benches.budgets import Budget
 from benches.figures import Measured
+from mcpfast.bench.result import machine
+from mcpfast.bench.view import number
 
 RESULTS = Path(__file__).resolve().with_name("results")
 
@@ -58,17 +59,6 @@ def progress(total: int) -> Iterator[Callable[[str, bool], None]]:
 # ---- at the end ------------------------------------------------------------------------------------------
 
 
-def number(value: float | None) -> str:
-    """Three or four digits that count: 0.468, 25.3, 3,940, 1.24M."""
-    if value is None:
-        return ""
-    if abs(value) >= 1e6:
-        return f"{value / 1e6:.2f}M"
-    if abs(value) >= 1_000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= 10 else f"{value:.2f}"
-
-
 def with_unit(value: float, unit: str) -> str:
     return f"{number(value)}{'' if unit == 'x' else ' '}{'' if unit == 'instructions' else unit}".strip()
 
@@ -80,7 +70,7 @@ def cells(row: Row) -> list[str]:
         return [budget.name, "", "", "", "", *limits, row.verdict, ""]
     latency = "/".join(number(measured.latency_us[q]) for q in QUANTILES if q in measured.latency_us)
     value = with_unit(measured.value, budget.unit)
-    rates = [number(measured.ours_per_s), number(measured.reference_per_s)]
+    rates = ["" if rate is None else number(rate) for rate in (measured.ours_per_s, measured.reference_per_s)]
     return [budget.name, value, *rates, latency, *limits, row.verdict, measured.note]
 
 
@@ -110,22 +100,6 @@ def commit() -> str:
     except FileNotFoundError:
         return ""
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else ""
-
-
-@cache
-def machine() -> dict[str, str | int]:
-    """What the figures depend on."""
-    model = ""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].partition(":")[2].strip() if lines else ""
-    return {
-        "cpu": model or platform.machine(),
-        "processors": len(os.sched_getaffinity(0)),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-    }
 
 
 def busy_share(seconds: float = 0.5) -> float:

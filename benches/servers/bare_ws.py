@@ -1,6 +1,8 @@
-"""What any WebSocket server in Python pays: picows on uvloop, every frame sent back as it came.
+"""What any WebSocket server in Python pays: picows on uvloop, every frame answered with a constant under its own id.
 
-python benches/servers/bare_ws.py http://HOST:PORT/PATH
+python benches/servers/bare_ws.py ANSWER http://HOST:PORT/PATH
+
+ANSWER holds the digits 1000000000 where the id belongs; a request has its ten behind the first `"id":`.
 """
 
 import asyncio
@@ -11,10 +13,15 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
 
+BEFORE, _, BEHIND = sys.argv[1].encode().partition(b"1000000000")
+
+
 class Echo(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.TEXT:
-            transport.send(WSMsgType.TEXT, frame.get_payload_as_memoryview())
+            request = frame.get_payload_as_bytes()
+            at = request.index(b'"id":') + 5
+            transport.send(WSMsgType.TEXT, BEFORE + request[at : at + 10] + BEHIND)
         elif frame.msg_type == WSMsgType.CLOSE:
             transport.send_close(frame.get_close_code(), frame.get_close_message())
             transport.disconnect()
@@ -25,7 +32,7 @@ def listener(request: WSUpgradeRequest) -> WSListener:
 
 
 async def serve() -> None:
-    where = urlsplit(sys.argv[1])
+    where = urlsplit(sys.argv[2])
     server = await ws_create_server(listener, where.hostname, where.port or 0)
     await asyncio.gather(server.serve_forever())
 

@@ -3,12 +3,13 @@
     python benches/servers/canned_sse.py FILE http://HOST:PORT/PATH
 
 FILE is the body of an event stream, without its chunks. It is the answer to whatever request comes; nothing of that
-is looked at but where it ends. While the client does not read, nothing is written.
+is looked at but its id, of ten digits, and where it ends. While the client does not read, nothing is written.
 """
 
 import asyncio
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -23,7 +24,9 @@ def chunk(event: bytes) -> bytes:
 
 
 EVENTS = [event + b"\n\n" for event in Path(sys.argv[1]).read_bytes().split(b"\n\n") if event]
-PIECES = [HEAD, *map(chunk, EVENTS), b"0\r\n\r\n"]
+RECORDED_ID = b"1000000000"
+PIECES = [HEAD, *map(chunk, EVENTS[:-1])]
+ANSWER = chunk(EVENTS[-1])
 
 
 class Canned(asyncio.Protocol):
@@ -36,7 +39,9 @@ class Canned(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.request += data
         if self.request.endswith(b"}"):  # the JSON of a small request, whole
-            self.request, self.left = b"", iter(PIECES)
+            at = self.request.index(b'"id":') + 5
+            answer = ANSWER.replace(RECORDED_ID, self.request[at : at + len(RECORDED_ID)])
+            self.request, self.left = b"", chain(PIECES, (answer, b"0\r\n\r\n"))
             self.go_on()
 
     def go_on(self) -> None:

@@ -7,7 +7,7 @@ import json
 import resource
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ import msgspec
 
 from mcpfast.arguments import Parser, Refusal, add_credentials, bearer_of, headers_of
 from mcpfast.bench import view
-from mcpfast.bench.drive import RunFailed, Watch, result_of, run
+from mcpfast.bench.drive import RunFailed, drive_target, result_of
 from mcpfast.bench.messages import Speech
 from mcpfast.bench.plan import Plan
 from mcpfast.bench.probe import Meeting, meet
 from mcpfast.bench.processes import listener_of
 from mcpfast.bench.result import Result
 from mcpfast.bench.scenario import Action, Scenario, ScenarioError, check, read_scenario, steps_of
-from mcpfast.bench.target import Target, TargetError, started, target_of
+from mcpfast.bench.target import Target, TargetError, target_of
 from mcpfast.errors import AddressError
 from mcpfast.protocol.revisions import BY_VERSION, LATEST
 
@@ -218,7 +218,7 @@ class Work:
     pid: int | None
     name: str
     server_processor: int | None
-    watch_with: bool
+    watched: bool
 
 
 def prepare(given: Any, target: Target) -> Work:
@@ -367,11 +367,6 @@ def one_run(work: Work, rate: float) -> Result:
         wide = plan.connections if plan.connections > 1 or work.target.command else OPEN_LOOP_CONNECTIONS
         deep = plan.window if plan.window > 1 or plan.wire == "http" else OPEN_LOOP_WINDOW
         plan = replace(plan, rate=rate, connections=wide, window=deep)
-    with ExitStack() as stack:
-        pid = work.pid
-        if work.target.command:
-            child = stack.enter_context(started(work.target, processor=work.server_processor))
-            plan, pid = replace(plan, pipe=child.pipe, address=None), child.pid
-        watch: Watch | None = stack.enter_context(view.live(plan)) if work.watch_with else None
-        done = run(plan, pid=pid, watch=watch)
+    with view.live(plan) if work.watched else nullcontext() as watch:
+        done = drive_target(work.target, plan, pid=work.pid, processor=work.server_processor, watch=watch)
     return result_of(done, plan, target=work.target.text, era=work.meeting.revision.version, name=name)

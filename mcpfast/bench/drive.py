@@ -12,6 +12,7 @@ from mcpfast import __version__
 from mcpfast.bench import processes
 from mcpfast.bench.plan import Plan
 from mcpfast.bench.result import Result, machine
+from mcpfast.bench.target import Target, started
 from mcpfast.errors import McpFastError
 
 LOOK_S = 0.05  # how often what is going on is looked at
@@ -76,6 +77,27 @@ def run(plan: Plan, *, pid: int | None = None, watch: Watch | None = None) -> Ru
     outcome = engine.outcome()
     samples = [engine.sample(index) for index in range(len(plan.steps))]
     return Run(outcome, _server(outcome, pids, looks), samples, engine.last_answer())
+
+
+def drive_target(
+    target: Target,
+    plan: Plan,
+    *,
+    pid: int | None = None,
+    processor: int | None = None,
+    watch: Watch | None = None,
+) -> Run:
+    """The same for a server that is started for the run, where `target` is a command; `processor` is where it stays.
+
+    Raises TargetError when it cannot be started.
+    """
+    if not target.command:
+        return run(plan, pid=pid, watch=watch)
+    with started(target, processor=processor) as child:
+        done = run(replace(plan, pipe=child.pipe, address=None), pid=child.pid, watch=watch)
+        if done.outcome["failure"]:
+            done.outcome["failure"] += child.epitaph()
+    return done
 
 
 def _server(outcome: dict[str, Any], pids: Sequence[int], looks: Sequence[_Look]) -> dict[str, Any] | None:

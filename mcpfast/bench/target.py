@@ -117,6 +117,14 @@ class Child:
     def pid(self) -> int:
         return self.process.pid
 
+    def epitaph(self) -> str:
+        """How it ended, if it did so by itself."""
+        try:
+            status = self.process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            return ""
+        return f" (exit status {status})" if status >= 0 else f" (killed by signal {-status})"
+
 
 @contextmanager
 def started(target: Target, *, processor: int | None = None, quiet: bool = False) -> Iterator[Child]:
@@ -158,6 +166,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(END_S)
     except subprocess.TimeoutExpired:
+        print(f"the server was still there {END_S:g} s after its input had ended: killed", file=sys.stderr)
         process.terminate()
         try:
             process.wait(1)
