@@ -66,7 +66,7 @@ def listener_of(address: str | tuple[str, int]) -> int | None:
     wanted = f"socket:[{inode}]"
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if any(os.readlink(entry.path) == wanted for entry in os.scandir(folder / "fd")):
+            if any(os.readlink(entry) == wanted for entry in (folder / "fd").iterdir()):
                 return int(folder.name)
         except OSError:
             continue
