@@ -1,7 +1,6 @@
 """How a bench tells what it found: progress while it runs, a table at the end, a line of JSON a figure."""
 
 import json
-import os
 import subprocess
 import sys
 import time

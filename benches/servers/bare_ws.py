@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
-
 BEFORE, _, BEHIND = sys.argv[1].encode().partition(b"1000000000")
 
 

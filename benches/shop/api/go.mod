@@ -1,0 +1,3 @@
+module shopapi
+
+go 1.24
