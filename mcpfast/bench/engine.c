@@ -186,7 +186,9 @@ static void go_on(engine *e, connection *c, int64_t now) {
         uint32_t index = before ? p->prologue[c->at] : p->body[c->at - p->prologue_n];
         if (++c->at == p->prologue_n && p->scripted) c->at += (uint32_t)(c - e->connections) * p->stride % p->body_n;
         if (c->at == p->prologue_n + p->body_n) c->at = p->prologue_n;
-        if (!act(e, c, &p->steps[index], now)) send_step(e, c, index, now);
+        const step *s = &p->steps[index];
+        if (s->ends_session && c->session_len == 0) continue; /* there is none */
+        if (!act(e, c, s, now)) send_step(e, c, index, now);
     }
 }
 

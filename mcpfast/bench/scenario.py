@@ -200,7 +200,7 @@ class _Maker:
             action.title,
             method,
             params,
-            expect=self.expectation(action),
+            expect=self.expectation(action, user),
             wait_s=action.cancel_after_ms / 1e3,
             cancel_step=cancel_step,
         )
@@ -228,11 +228,14 @@ class _Maker:
             return "prompts/get", {"name": action.prompt, "arguments": arguments}
         return ("server/discover" if self.speech.revision.modern else "ping"), {}
 
-    def expectation(self, action: Action) -> Expectation:
+    def expectation(self, action: Action, user: int) -> Expectation:
         text = action.expect
         if text is None and action.payload_bytes:
             text = letters(action.payload_bytes)
-        members = {path: msgspec.json.encode(value).decode() for path, value in action.expect_json.items()}
+        members = {
+            path: msgspec.json.encode(with_user(value, user)).decode()
+            for path, value in action.expect_json.items()
+        }
         return Expectation(
             complete=self.speech.revision.modern,
             text=text,
