@@ -16,6 +16,7 @@ from mcpfast.bench.report_runs import (
     NOTHING,
     Group,
     Run,
+    asked_text,
     count_text,
     figure,
     groups_of,
@@ -74,10 +75,10 @@ def named(run: Run) -> str:
     return f'<th scope="row"><span class="swatch {run.colour}"></span>{escape(run.label)}</th>'
 
 
-def table(head: Sequence[str], rows: Iterable[str]) -> str:
+def table(head: Sequence[str], rows: Iterable[str], kind: str = "figures") -> str:
     columns = "".join(f'<th scope="col">{escape(column)}</th>' for column in head)
     return (
-        f'<div class="scroll"><table><thead><tr>{columns}</tr></thead>'
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{columns}</tr></thead>'
         f"<tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table></div>"
     )
 
@@ -144,11 +145,11 @@ def summary(groups: Sequence[Group]) -> str:
     server = any(run.part("server") for run in runs)
     head = ["run", *["asked"] * asked, "rate", "errors", *["refused"] * refused]
     head += [shown for _, shown in QUANTILES]
-    head += ["server CPU / request", "server memory"] * server
+    head += ["server CPU a request", "server memory"] * server
 
     def row(run: Run) -> str:
         cells = [named(run)]
-        cells += [cell(rate_text(run.asked))] * asked
+        cells += [cell(asked_text(run.asked))] * asked
         cells += [cell(rate_text(run.rate)), error_cell(run.errors)]
         cells += [cell(whole_text(run.number("refused")))] * refused
         cells += [cell(time_text(run.latency(name))) for name, _ in QUANTILES]
@@ -248,7 +249,9 @@ def settings(runs: Sequence[Run]) -> str:
         named(run) + "".join(cell(one[name], "words") for name in other)
         for run, one in zip(runs, told, strict=True)
     ]
-    differing = f"<h3>What differs between the runs</h3>{table(['run', *other], rows)}" if other else ""
+    differing = (
+        f"<h3>What differs between the runs</h3>{table(['run', *other], rows, 'facts')}" if other else ""
+    )
     return f"<section><h2>Settings and machine</h2>{shared}{differing}</section>"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 from mcpfast.bench.report_plot import (
@@ -11,6 +11,7 @@ from mcpfast.bench.report_plot import (
     Band,
     Bar,
     Line,
+    Write,
     bars,
     decades_of,
     linear,
@@ -22,6 +23,7 @@ from mcpfast.bench.report_plot import (
 from mcpfast.bench.report_runs import (
     Group,
     Run,
+    asked_text,
     count_tick,
     rate_text,
     ratio_text,
@@ -32,6 +34,7 @@ from mcpfast.bench.report_runs import (
 )
 
 WIDE = (992.0, 380.0)
+LOW = (992.0, 280.0)
 HALF = (482.0, 240.0)
 ALIKE = 20.0  # times: up to this, rates share one scale
 
@@ -71,7 +74,13 @@ def bars_section(runs: Sequence[Run]) -> str:
     )
 
 
-def bar_panel(runs, label, values, write, tick) -> str:  # type: ignore[no-untyped-def]
+def bar_panel(
+    runs: Sequence[Run],
+    label: str,
+    values: Sequence[float | None],
+    write: Callable[[float | None], str],
+    tick: Write,
+) -> str:
     first = values[0]
     rows = []
     for at, (run, value) in enumerate(zip(runs, values, strict=True)):
@@ -141,7 +150,7 @@ def curves_of(groups: Sequence[Group]) -> list[Group]:
 
 def rate_line(curve: Group, name: str) -> Line:
     words = [
-        f"{run.label}: {rate_text(run.rate)} answered of {rate_text(run.asked)}, {name} {time_text(run.latency(name))}"
+        f"{run.label}: {rate_text(run.rate)} answered of {asked_text(run.asked)}, {name} {time_text(run.latency(name))}"
         for run in curve.runs
     ]
     points = [(run.rate or 0.0, run.latency(name) or None) for run in curve.runs]
@@ -154,11 +163,11 @@ def kept_up(curve: Group) -> str:
     if not kept:
         return f"{curve.label} kept pace with no rate."
     best = kept[-1]
-    words = f"{curve.label} kept pace up to {rate_text(best.asked)}, with a p99 of {time_text(best.latency('p99'))} there"
+    words = f"{curve.label} kept pace up to {asked_text(best.asked)}, with a p99 of {time_text(best.latency('p99'))} there"
     lost = next((run for run in curve.runs if not run.kept), None)
     if lost is None:
         return f"{words}: the end was not reached."
-    return f"{words}; of {rate_text(lost.asked)} asked, {rate_text(lost.rate)} were answered."
+    return f"{words}; of {asked_text(lost.asked)} asked, {rate_text(lost.rate)} were answered."
 
 
 # ---- percentiles -----------------------------------------------------------------------------------------
@@ -250,7 +259,7 @@ def over_time_section(groups: Sequence[Group]) -> str:
     )
     tops = [max(run.asked or 0.0, *(one["rate_per_s"] for one in run.over_time())) for run in shown]
     shared = max(tops) <= ALIKE * min(tops)
-    size = WIDE if len(shown) == 1 else HALF
+    size = LOW if len(shown) == 1 else HALF
     rows = []
     for run, top in zip(shown, tops, strict=True):
         rate = linear([max(tops) if shared else top], "rate, requests/s", count_tick, room=5)
@@ -319,7 +328,7 @@ def latency_plot(run: Run, y: Axis, size: tuple[float, float]) -> str:
     ]  # fmt: skip
 
     def draw(size: tuple[float, float]) -> str:
-        shown = bands if size in (WIDE, HALF) else ()
+        shown = bands if size in (LOW, HALF) else ()
         return plot(lines, x, y, size=size, told=f"{run.label}: p50, p99 and slowest over time", bands=shown)
 
     return f"<div>{wide_and_narrow(draw, size)}</div>"
@@ -340,10 +349,10 @@ def rate_plot(run: Run, y: Axis, size: tuple[float, float]) -> str:
              + (f"\n{one['errors']:,.0f} errors" if one["errors"] else ""))
         for begin, one in zip(begins, slices, strict=False)
     ]  # fmt: skip
-    level = (run.asked, f"asked: {rate_text(run.asked)}") if run.asked else None
+    level = (run.asked, f"dashed: {asked_text(run.asked)} asked") if run.asked else None
 
     def draw(size: tuple[float, float]) -> str:
-        shown = bands if size in (WIDE, HALF) else ()
+        shown = bands if size in (LOW, HALF) else ()
         told = f"{run.label}: answered requests a second over time"
         return plot([line], x, y, size=size, told=told, bands=shown, stems=wrong, level=level)
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 from mcpfast.bench.report_runs import Point
 
 LETTER = 7.0  # pixels, of the style sheet's 12.5 px: a little more than the mean, so that labels do not touch
-TOP, BOTTOM, RIGHT = 30.0, 46.0, 18.0
+TOP, BOTTOM, LEFT, RIGHT = 30.0, 46.0, 60.0, 18.0  # LEFT at least, so that plots below each other are in line
 
 Write = Callable[[float], str]
 
@@ -205,15 +205,15 @@ def plot(
     stems: Sequence[tuple[float, float]] = (),
     level: tuple[float, str] | None = None,
 ) -> str:
-    """One plot. `told` is what it shows, for those who do not see it; `stems` stand on the x axis; `level` is a dashed line."""
+    """One plot. `told` is what it shows, for those who do not see it; `stems` stand on the x axis; `level` is a dashed line and its words."""
     width, height = size
-    left = max((len(tick.label) for tick in y.ticks), default=0) * LETTER + 16
+    left = max(LEFT, max((len(tick.label) for tick in y.ticks), default=0) * LETTER + 16)
     frame = Frame(left, TOP, width - left - RIGHT, height - TOP - BOTTOM)
     drawn = grid(frame, x, y)
     if level is not None:
         at = frame.y(y.place(level[0]))
         drawn.append(f'<path class="level" d="M{left:.1f} {at:.1f}h{frame.width:.1f}"/>')
-        drawn.append(text(left + frame.width - 4, at - 5 if at > TOP + 18 else at + 15, level[1], "tick end"))
+        drawn.append(text(left + frame.width, 14, level[1], "tick end"))
     for along, value in stems:
         foot, head = frame.y(0), frame.y(y.place(value))
         drawn.append(

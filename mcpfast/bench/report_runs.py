@@ -68,7 +68,12 @@ def whole_text(value: float | None) -> str:
 
 
 def ratio_text(ratio: float) -> str:
-    return f"{ratio:.2f}×" if ratio < 10 else f"{ratio:,.0f}×"
+    return f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.2f}×" if ratio >= 0.1 else f"{ratio:.2g}×"
+
+
+def asked_text(value: float | None) -> str:
+    """A rate that somebody chose: 1k/s, not 1.00k/s."""
+    return NOTHING if value is None else f"{short(count_text(value))}/s"
 
 
 def short(text: str) -> str:
@@ -82,7 +87,7 @@ def short(text: str) -> str:
 
 
 def time_tick(us: float) -> str:
-    return short(time_text(us))
+    return short(time_text(us)) if us else "0"
 
 
 def count_tick(value: float) -> str:
@@ -150,7 +155,7 @@ class Run:
         connections, window = self.number("connections") or 1, self.number("window") or 1
         said = f"{connections:,.0f} connection{'s' * (connections > 1)}"
         said += f" × {window:,.0f} in flight" if window > 1 else ""
-        return f"{rate_text(self.asked)} asked, {said}" if self.asked else said
+        return f"{asked_text(self.asked)} asked, {said}" if self.asked else said
 
     @property
     def warnings(self) -> list[str]:
@@ -233,7 +238,7 @@ def groups_of(results: Sequence[Mapping[str, Any]]) -> list[Group]:
             groups.append(Group(name, colour, [Run(name, colour, result)], sweep=False))
             continue
         sweep.sort(key=lambda one: figure(one.get("rate")) or 0.0)
-        rates = own_names([rate_text(figure(one.get("rate"))) for one in sweep])
+        rates = own_names([asked_text(figure(one.get("rate"))) for one in sweep])
         runs = [
             Run(f"{name} at {rate}", f"q{place * (STEPS - 1) // (len(sweep) - 1)}", one)
             for place, (rate, one) in enumerate(zip(rates, sweep, strict=True))

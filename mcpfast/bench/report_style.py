@@ -32,8 +32,8 @@ DARK = [
     "#a9cf5e",
     "#b3b8c2",
 ]
-LIGHT_STEPS = ["#2a5fd0", "#8e3fb8", "#d23c69", "#dd7a00"]
-DARK_STEPS = ["#6f9df5", "#c084e8", "#f5749a", "#ffb454"]
+LIGHT_STEPS = ["#0a9a8f", "#2a66d0", "#8a3fc0", "#d23c69", "#d98200"]
+DARK_STEPS = ["#3fd0b8", "#5c9bff", "#bb86f5", "#f5749a", "#ffc04d"]
 
 LIGHT_PAGE = """
 --page: #ffffff; --panel: #f6f7f9; --ink: #16191d; --soft: #565d68; --rule: #d9dde3; --grid: #e3e6ea;
@@ -70,7 +70,8 @@ td.bad { font-weight: 600; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .38rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
-thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
+thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; white-space: normal; }
+.facts th, .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 6rem; vertical-align: top; }
 tbody th { font-weight: 500; }
 th:first-child, td.words, th.words { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 th:first-child { min-width: 9rem; } td.words { min-width: 7rem; }
@@ -82,13 +83,14 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .swatch { display: inline-block; width: 1.1em; height: .7em; border-radius: 2px; margin-right: .45em; background: var(--c);
   print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 .swatch.dashed { background: repeating-linear-gradient(90deg, var(--c) 0 4px, transparent 4px 6px); }
-figure { margin: .3rem 0 0; } svg { display: block; width: 100%; height: auto; overflow: visible; }
+figure { margin: .3rem 0 0; } figcaption { margin-top: .6rem; } svg { display: block; width: 100%; height: auto; overflow: visible; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 4px 28px; }
 .pair > *, .three > * { min-width: 0; }
 .three { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 290px), 1fr)); gap: 12px 28px; margin-top: .8rem; }
 svg text { font-size: 12.5px; fill: var(--ink); font-variant-numeric: tabular-nums; }
 svg .tick, svg .label { fill: var(--soft); } svg .label { font-weight: 600; }
 svg .end { text-anchor: end; } svg .middle { text-anchor: middle; } svg .value { font-weight: 600; }
+svg .name, svg .value { paint-order: stroke; stroke: var(--page); stroke-width: 4px; stroke-linejoin: round; }
 .grid { stroke: var(--grid); stroke-width: 1; fill: none; } .grid.faint { stroke-opacity: .45; }
 .axis { stroke: var(--soft); stroke-width: 1; fill: none; }
 .line { stroke: var(--c); stroke-width: 2; fill: none; stroke-linejoin: round; stroke-linecap: round; }
