@@ -6,6 +6,7 @@ nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -106,7 +107,7 @@ def warnings(runs: Sequence[Run]) -> str:
         for run in runs
         if run.errors
     ]
-    notes = [f"{escape(run.label)}: {escape(warning)}" for run in runs for warning in run.warnings]
+    notes = notes_of(runs)
     machines = {
         tuple(sorted((key, str(value)) for key, value in run.part("machine").items())) for run in runs
     }
@@ -115,6 +116,20 @@ def warnings(runs: Sequence[Run]) -> str:
     return box("wrong", "Not every answer was right", wrong) + box(
         "note", "Before you read the figures", notes
     )
+
+
+def notes_of(runs: Sequence[Run]) -> list[str]:
+    """The runs' warnings. One that several runs have with other figures is told once: ten lines of it would hide the rest."""
+    alike: dict[str, list[tuple[Run, str]]] = {}
+    for run in runs:
+        for warning in run.warnings:
+            alike.setdefault(re.sub(r"\d[\d.,]*", "0", warning), []).append((run, warning))
+    notes = []
+    for (run, warning), *others in alike.values():
+        also = ", ".join(escape(other.label) for other, _ in others)
+        end = f' <span class="soft">(The same, with its own figures, for {also}.)</span>' if also else ""
+        notes.append(f"{escape(run.label)}: {escape(warning)}{end}")
+    return notes
 
 
 def box(kind: str, title: str, lines: Sequence[str]) -> str:
@@ -212,6 +227,8 @@ def facts(run: Run) -> dict[str, str]:
         "open": "open: requests are sent by the clock",
         "closed": "closed: the next request waits for an answer",
     }
+    best, handshake, refused = run.number("rate_p75_per_s"), run.number("handshake_ms"), run.number("refused")
+    refusal = figure(run.part("refused_latency_us").get("p99"))
     switches = [figure(server.get(f"{kind}_switches_per_request")) for kind in ("voluntary", "involuntary")]
     known = [part for part in switches if part is not None]
     return {
@@ -223,12 +240,17 @@ def facts(run: Run) -> dict[str, str]:
         if seconds
         else NOTHING,
         "Requests": whole_text(run.number("requests")),
+        "Undisturbed rate": f"{rate_text(best)}, reached in a quarter of all slices of 2 ms"
+        if best
+        else NOTHING,
+        "Refused": f"{whole_text(refused)}, p99 {time_text(refusal)}" if refused else NOTHING,
+        "Handshake": time_text(handshake * 1e3) if handshake else NOTHING,
         "Date": run.text("date").replace("T", " "),
         "mcpfast": run.text("mcpfast"),
         "Processor": f"{machine.get('cpu', NOTHING)}, {machine.get('processors', NOTHING)} usable",
         "System": str(machine.get("system", NOTHING)),
         "Python": str(machine.get("python", NOTHING)),
-        "Load generator": f"busy {busy:.0%} of the time" if busy is not None else NOTHING,
+        "Load generator": f"busy {100 * busy:.0f} % of the time" if busy is not None else NOTHING,
         "Server's threads": whole_text(figure(server.get("threads"))),
         "Server's descriptors": whole_text(figure(server.get("descriptors"))),
         "Context switches": f"{sum(known):.2g} a request" if known else NOTHING,

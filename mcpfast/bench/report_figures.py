@@ -301,7 +301,7 @@ def stalls(runs: Sequence[Run]) -> str:
     silent = sum(one["rate_per_s"] <= 0 for run in runs for one in run.over_time())
     if silent:
         share = silent / sum(len(run.over_time()) for run in runs)
-        words += f" Nothing was answered in {max(0.01, share):.0%} of the time slices."
+        words += f" Nothing was answered in {max(1.0, 100 * share):.0f} % of the time slices."
     return words
 
 

@@ -84,8 +84,8 @@ def logarithmic(values: Iterable[float], label: str, write: Write) -> Axis:
     shown = [value for value in values if value > 0] or [1.0]
     low, high = min(shown), max(shown)
     bounds = [digit * 10.0**power for power in range(-4, 16) for digit in (1, 2, 5)]
-    begin = max((bound for bound in bounds if bound <= low * 1.0001), default=bounds[0])
-    end = min((bound for bound in bounds if bound >= high * 0.9999 and bound > begin), default=bounds[-1])
+    begin = max((bound for bound in bounds if bound <= low * 0.96), default=bounds[0])
+    end = min((bound for bound in bounds if bound >= high / 0.96), default=bounds[-1])
     span = math.log10(end / begin)
 
     def place(value: float) -> float:
@@ -104,9 +104,9 @@ def logarithmic(values: Iterable[float], label: str, write: Write) -> Axis:
 def tail_axis(shares: Iterable[float], label: str) -> Axis:
     """Every step to the right leaves a tenth of the requests: 0 %, 90 %, 99 %, 99.9 %."""
     decades = max(1.0, *(decades_of(share) for share in shares), 1.0)
-    ticks = [Tick(0.0, "0 %", 0), Tick(math.log10(2) / decades, "50 %", 1)]
+    ticks = [Tick(0.0, "0 %", 0), Tick(math.log10(2) / decades, "50 %", 9)]
     ticks += [
-        Tick(at / decades, f"{100 - 10 ** (2 - at):.{max(0, at - 2)}f} %", 0)
+        Tick(at / decades, f"{100 - 10 ** (2 - at):.{max(0, at - 2)}f} %", max(0, at - 3))
         for at in range(1, math.floor(decades + 1e-9) + 1)
     ]
     return Axis(label, lambda share: decades_of(share) / decades, ticks)
@@ -205,7 +205,9 @@ def plot(
     stems: Sequence[tuple[float, float]] = (),
     level: tuple[float, str] | None = None,
 ) -> str:
-    """One plot. `told` is what it shows, for those who do not see it; `stems` stand on the x axis; `level` is a dashed line and its words."""
+    """One plot. `told` is what it shows, for those who do not see it; `stems` stand on the x axis; `level` is a dashed
+    line and its words.
+    """
     width, height = size
     left = max(LEFT, max((len(tick.label) for tick in y.ticks), default=0) * LETTER + 16)
     frame = Frame(left, TOP, width - left - RIGHT, height - TOP - BOTTOM)
@@ -239,6 +241,7 @@ def bars(rows: Sequence[Bar], axis: Axis, *, width: float, told: str) -> str:
         drawn.append(
             f'<path class="grid" d="M{frame.x(tick.place):.1f} {frame.top:.1f}v{frame.height:.1f}"/>'
         )
+    drawn.append(f'<path class="axis" d="M{frame.left} {frame.top}v{frame.height}"/>')
     for at, row in enumerate(rows):
         top = frame.top + at * each
         length = frame.x(axis.place(row.value)) - frame.left if row.value is not None else 0.0
@@ -249,7 +252,6 @@ def bars(rows: Sequence[Bar], axis: Axis, *, width: float, told: str) -> str:
         drawn.append(f'<rect class="bar {row.colour}" {place}>{words}</rect>')
         drawn.append(text(frame.left + length + 7, top + 30, row.text, "value"))
     below = frame.top + frame.height
-    drawn.append(f'<path class="axis" d="M{frame.left} {frame.top}v{frame.height}"/>')
     for at, tick in enumerate(shown):
         kind = "tick middle" if at else "tick"
         drawn.append(text(frame.x(tick.place), below + 16, tick.label, kind))

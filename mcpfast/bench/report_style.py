@@ -71,10 +71,11 @@ td.bad { font-weight: 600; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .38rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
 thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; white-space: normal; }
-.facts th, .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 6rem; vertical-align: top; }
+.facts th, .facts td { text-align: left; white-space: normal; vertical-align: top; }
 tbody th { font-weight: 500; }
-th:first-child, td.words, th.words { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-th:first-child { min-width: 9rem; } td.words { min-width: 7rem; }
+th:first-child, td.words { text-align: left; white-space: normal; }
+th:first-child { min-width: 9rem; overflow-wrap: anywhere; position: sticky; left: 0; background: var(--page); }
+.figures thead th { min-width: 4rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; margin: .6rem 0; font-size: .92rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .legend { display: flex; flex-wrap: wrap; gap: .15rem 1.1rem; margin: .5rem 0 .3rem; padding: 0; list-style: none;
@@ -83,7 +84,8 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .swatch { display: inline-block; width: 1.1em; height: .7em; border-radius: 2px; margin-right: .45em; background: var(--c);
   print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 .swatch.dashed { background: repeating-linear-gradient(90deg, var(--c) 0 4px, transparent 4px 6px); }
-figure { margin: .3rem 0 0; } figcaption { margin-top: .6rem; } svg { display: block; width: 100%; height: auto; overflow: visible; }
+figure { margin: .3rem 0 0; } figcaption { margin-top: .6rem; }
+svg { display: block; width: 100%; height: auto; overflow: visible; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 4px 28px; }
 .pair > *, .three > * { min-width: 0; }
 .three { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 290px), 1fr)); gap: 12px 28px; margin-top: .8rem; }
