@@ -97,7 +97,7 @@ def heading(title: str, runs: Sequence[Run]) -> str:
     said = [" to ".join(dict.fromkeys((dates[0], dates[-1])))] if dates else []
     said.append(f"{len(runs)} run{'s' * (len(runs) != 1)}")
     shown = f" of <code>{escape(targets[0])}</code>" if len(targets) == 1 else f" of {len(targets)} targets"
-    return f'<header><h1>{escape(title)}</h1><p class="soft">{", ".join(said)}{shown if runs else ""}</p></header>'
+    return f'<header><h1>{escape(title)}</h1><p class="soft">{escape(", ".join(said))}{shown if runs else ""}</p></header>'
 
 
 def warnings(runs: Sequence[Run]) -> str:
@@ -127,7 +127,7 @@ def notes_of(runs: Sequence[Run]) -> list[str]:
     notes = []
     for (run, warning), *others in alike.values():
         also = ", ".join(escape(other.label) for other, _ in others)
-        end = f' <span class="soft">(The same, with its own figures, for {also}.)</span>' if also else ""
+        end = f' <span class="soft">(The same, with their own figures, for {also}.)</span>' if also else ""
         notes.append(f"{escape(run.label)}: {escape(warning)}{end}")
     return notes
 
@@ -240,9 +240,7 @@ def facts(run: Run) -> dict[str, str]:
         if seconds
         else NOTHING,
         "Requests": whole_text(run.number("requests")),
-        "Undisturbed rate": f"{rate_text(best)}, reached in a quarter of all slices of 2 ms"
-        if best
-        else NOTHING,
+        "Rate in the best quarter of the time": f"{rate_text(best)} or more" if best else NOTHING,
         "Refused": f"{whole_text(refused)}, p99 {time_text(refusal)}" if refused else NOTHING,
         "Handshake": time_text(handshake * 1e3) if handshake else NOTHING,
         "Date": run.text("date").replace("T", " "),
@@ -250,10 +248,10 @@ def facts(run: Run) -> dict[str, str]:
         "Processor": f"{machine.get('cpu', NOTHING)}, {machine.get('processors', NOTHING)} usable",
         "System": str(machine.get("system", NOTHING)),
         "Python": str(machine.get("python", NOTHING)),
-        "Load generator": f"busy {100 * busy:.0f} % of the time" if busy is not None else NOTHING,
+        "Load generator": f"busy {100 * busy:.0f} %" if busy is not None else NOTHING,
         "Server's threads": whole_text(figure(server.get("threads"))),
         "Server's descriptors": whole_text(figure(server.get("descriptors"))),
-        "Context switches": f"{sum(known):.2g} a request" if known else NOTHING,
+        "Context switches a request": f"{sum(known):.2g}" if known else NOTHING,
     }
 
 

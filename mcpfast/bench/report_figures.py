@@ -86,7 +86,7 @@ def bar_panel(
     for at, (run, value) in enumerate(zip(runs, values, strict=True)):
         ratio = f" ({ratio_text(value / first)})" if at and value is not None and first else ""
         rows.append(Bar(run.label, run.colour, value, write(value) + ratio))
-    axis = linear([value for value in values if value is not None], label, tick, room=4)
+    axis = linear([value for value in values if value is not None], label, tick, exact=True, room=4)
     told = f"{label}: " + "; ".join(f"{row.name} {row.text}" for row in rows)
     return f"<div>{bars(rows, axis, width=312, told=told)}</div>"
 
@@ -176,9 +176,9 @@ def kept_up(curve: Group) -> str:
 def tail_section(groups: Sequence[Group]) -> list[str]:
     """One plot of all single runs, and one for each sweep."""
     single = [group.runs[0] for group in groups if not group.sweep]
-    sets = [("", single)] + [(group.label, list(group.runs)) for group in groups if group.sweep]
-    several = sum(bool(runs) for _, runs in sets) > 1
-    return [one_tail(runs, f": {label}" if several and label else "") for label, runs in sets if runs]
+    sets = [(single[0].label if len(single) == 1 else "single runs", single)] if single else []
+    sets += [(group.label, list(group.runs)) for group in groups if group.sweep]
+    return [one_tail(runs, f": {label}" if len(sets) > 1 else "") for label, runs in sets]
 
 
 def one_tail(runs: Sequence[Run], of: str) -> str:

@@ -153,7 +153,7 @@ def text(x: float, y: float, words: str, kind: str, more: str = "") -> str:
 def grid(frame: Frame, x: Axis, y: Axis) -> list[str]:
     """Both axes: lines, labels, and what they measure."""
     drawn = []
-    high = labelled(y.ticks, frame.height, lambda _: 17.0)
+    high = labelled(y.ticks, frame.height, lambda tick: 30.0 if tick.rank else 17.0)
     wide = labelled(x.ticks, frame.width, lambda tick: len(tick.label) * LETTER + 12)
     for tick in y.ticks:
         at, kind = frame.y(tick.place), "grid" if tick in high else "grid faint"

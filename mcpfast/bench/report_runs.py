@@ -27,7 +27,7 @@ def figure(value: Any) -> float | None:
 
 
 def digits(value: float) -> str:
-    """Three digits that count, and never an exponent: 0.052, 4.37, 12.3, 850."""
+    """Three digits that count, and never an exponent: 0.0520, 4.37, 12.3, 850."""
     if value == 0:
         return "0"
     places = max(0, 2 - math.floor(math.log10(abs(float(f"{value:.2e}")))))

@@ -68,13 +68,14 @@ td.bad { font-weight: 600; }
 .tile b { display: block; font-size: 1.5rem; line-height: 1.3; font-weight: 600; white-space: nowrap; }
 .tile span { color: var(--soft); font-size: .85rem; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .38rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
 thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; white-space: normal; }
 .facts th, .facts td { text-align: left; white-space: normal; vertical-align: top; }
 tbody th { font-weight: 500; }
 th:first-child, td.words { text-align: left; white-space: normal; }
-th:first-child { min-width: 9rem; overflow-wrap: anywhere; position: sticky; left: 0; background: var(--page); }
+th:first-child { min-width: 11.5rem; overflow-wrap: anywhere; position: sticky; left: 0; background: var(--page); }
+tbody th:first-child { padding-left: 2.2rem; } tbody th .swatch { position: absolute; left: .6rem; top: .75rem; }
 .figures thead th { min-width: 4rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; margin: .6rem 0; font-size: .92rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
@@ -83,6 +84,10 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .legend li { overflow-wrap: anywhere; }
 .swatch { display: inline-block; width: 1.1em; height: .7em; border-radius: 2px; margin-right: .45em; background: var(--c);
   print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+.swatch.dash0 { background: repeating-linear-gradient(90deg, var(--c) 0 6px, transparent 6px 9px); }
+.swatch.dash1 { background: repeating-linear-gradient(90deg, var(--c) 0 2px, transparent 2px 4px); }
+.swatch.dash2 { background:
+  repeating-linear-gradient(90deg, var(--c) 0 7px, transparent 7px 9px, var(--c) 9px 11px, transparent 11px); }
 .swatch.dashed { background: repeating-linear-gradient(90deg, var(--c) 0 4px, transparent 4px 6px); }
 figure { margin: .3rem 0 0; } figcaption { margin-top: .6rem; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
@@ -108,13 +113,18 @@ footer { margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: .8rem
 @media screen and (max-width: 640px) {
   main { padding: 18px 14px 40px; } h1 { font-size: 1.35rem; }
   .wide { display: none; } .narrow { display: block; }
+  th:first-child { min-width: 8.5rem; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; }
 }
 @media print {
   @page { margin: 14mm; }
   main { max-width: none; padding: 0; } body { font-size: 11pt; }
-  figure, .tile, tr, .box, .row { break-inside: avoid; } h2, h3, .found, .legend { break-after: avoid; }
-  table { font-size: 7.5pt; } th, td { padding: .25rem .3rem; } th:first-child { min-width: 5rem; }
+  figure:not(:has(.row)), svg, .tile, tr, .box, .row, .found, .legend { break-inside: avoid; }
+  h2, h3, .found, .legend { break-after: avoid; }
+  .scroll { overflow: visible; } .figures thead th { min-width: 0; }
+  table { font-size: 7.5pt; } th, td { padding: .25rem .3rem; } th:first-child { min-width: 6rem; position: static; }
+  tbody th:first-child { padding-left: .3rem; } tbody th .swatch { position: static; }
+  .three { grid-template-columns: 1fr 1fr 1fr; } .pair { grid-template-columns: 1fr 1fr; }
   .tile, .box { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .band { display: none; }
 }
