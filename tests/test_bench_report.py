@@ -158,7 +158,7 @@ def test_nothing_is_loaded_and_nothing_runs(tmp_path: Path) -> None:
 
 def test_both_colour_schemes_a_phone_and_paper_are_thought_of(tmp_path: Path) -> None:
     text = page(tmp_path, result()).text
-    for rule in ("prefers-color-scheme: dark", "max-width: 640px", "@media print", "width=device-width"):
+    for rule in ("prefers-color-scheme: dark", "max-width: 760px", "@media print", "width=device-width"):
         assert rule in text
 
 

@@ -91,7 +91,7 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .swatch.dashed { background: repeating-linear-gradient(90deg, var(--c) 0 4px, transparent 4px 6px); }
 figure { margin: .3rem 0 0; } figcaption { margin-top: .6rem; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 4px 28px; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 4px 28px; }
 .pair > *, .three > * { min-width: 0; }
 .three { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 290px), 1fr)); gap: 12px 28px; margin-top: .8rem; }
 svg text { font-size: 12.5px; fill: var(--ink); font-variant-numeric: tabular-nums; }
@@ -110,7 +110,7 @@ svg .name, svg .value { paint-order: stroke; stroke: var(--page); stroke-width: 
 .band { fill: var(--ink); fill-opacity: 0; } .band:hover { fill-opacity: .1; } .dot:hover { stroke: var(--ink); }
 .narrow { display: none; }
 footer { margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: .8rem; color: var(--soft); font-size: .85rem; }
-@media screen and (max-width: 640px) {
+@media screen and (max-width: 760px) {
   main { padding: 18px 14px 40px; } h1 { font-size: 1.35rem; }
   .wide { display: none; } .narrow { display: block; }
   th:first-child { min-width: 8.5rem; }
