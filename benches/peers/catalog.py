@@ -1,7 +1,6 @@
 """The peers, as their peer.toml tells of them: how each is built, and how it is started."""
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -113,5 +112,3 @@ def _read(file: Path) -> Peer:
 
 def with_port(way: Way, port: int) -> list[str]:
     return [word.replace("{port}", str(port)) for word in way.command]
-
-

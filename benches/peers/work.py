@@ -1,7 +1,4 @@
-"""What the tools of the Python peers do: README.md says it for all peers. Knows nothing of MCP.
-
-PEER_CLIENTS=usual (httpx and redis-py, what most servers use) or best (aiohttp, and redis-py with hiredis).
-"""
+"""What the tools of the Python peers do, with httpx and redis-py: README.md says it for all peers. Knows nothing of MCP."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ REDIS = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379")
 CONNECTIONS_MAX = 64
 
 
-class UsualHttp:
+class Http:
     def __init__(self) -> None:
         import httpx
 
@@ -31,34 +28,18 @@ class UsualHttp:
         return (await self.client.post(url, content=body, headers=headers)).json()
 
 
-class BestHttp:
-    def __init__(self) -> None:
-        import aiohttp
-
-        connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, use_dns_cache=True)
-        self.client = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-
-    async def get(self, url: str, **params: Any) -> tuple[int, Any]:
-        async with self.client.get(url, params=params or None) as response:
-            return response.status, json.loads(await response.read())
-
-    async def post(self, url: str, body: bytes) -> Any:
-        async with self.client.post(url, data=body, headers={"Content-Type": "application/json"}) as response:
-            return json.loads(await response.read())
-
-
 class Work:
     """Clients are made when they are first needed: an echo server starts without them."""
 
     def __init__(self, server_type: str) -> None:
         self.server_type = server_type
-        self._http: UsualHttp | BestHttp | None = None
+        self._http: Http | None = None
         self._redis: Any = None
 
     @property
-    def http(self) -> UsualHttp | BestHttp:
+    def http(self) -> Http:
         if self._http is None:
-            self._http = BestHttp() if os.environ.get("PEER_CLIENTS", "usual") == "best" else UsualHttp()
+            self._http = Http()
         return self._http
 
     @property

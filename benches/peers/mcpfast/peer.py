@@ -1,12 +1,16 @@
-"""The peers' server with mcpfast: `peer.py stdio` or `peer.py http PORT`."""
+"""The peers' server with mcpfast: `peer.py stdio` or `peer.py http PORT`.
+
+PEER_CLIENTS=best: the shop with the best clients that we found (best.py), else with those of the other Python peers.
+"""
 
 import asyncio
-import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import msgspec
 from work import Work, fibonacci, transformed
 
 from mcpfast import MCPServer
@@ -19,19 +23,24 @@ def said(text: str) -> str:
 
 
 def told(value: Any) -> str:
-    return json.dumps(value)
+    return msgspec.json.encode(value).decode()
 
 
-work = Work("mcpfast")
+if os.environ.get("PEER_CLIENTS") == "best":
+    from best import BestWork
+
+    work: Any = BestWork("mcpfast")
+else:
+    work = Work("mcpfast")
 
 
-@mcp.tool()
+@mcp.tool(structured_output=False)
 async def echo(text: str) -> str:
     """Gives the text back."""
     return said(text)
 
 
-@mcp.tool()
+@mcp.tool(structured_output=False)
 async def calculate_fibonacci(n: int) -> str:
     """The nth Fibonacci number, naively."""
     if not 0 <= n <= 40:
@@ -39,42 +48,45 @@ async def calculate_fibonacci(n: int) -> str:
     return told({"result": fibonacci(n)})
 
 
-@mcp.tool()
+@mcp.tool(structured_output=False)
 async def fetch_external_data(endpoint: str) -> str:
     """What an HTTP endpoint says."""
     return told(await work.fetch(endpoint))
 
 
-@mcp.tool()
+@mcp.tool(structured_output=False)
 async def process_json_data(data: dict[str, Any]) -> str:
     """The strings of an object in upper case."""
     return told(transformed(data))
 
 
-@mcp.tool()
+@mcp.tool(structured_output=False)
 async def simulate_database_query(query: str, delay_ms: int) -> str:
     """Waits as a database would."""
     await asyncio.sleep(min(max(delay_ms, 0), 5000) / 1000)
     return told({"query": query, "delay_ms": delay_ms, "rows": 1})
 
 
-@mcp.tool()
+@mcp.tool(structured_output=False)
 async def search_products(category: str, min_price: float, max_price: float, limit: int) -> str:
     """Products of a category and a price, with their popularity."""
     return told(await work.search(category, min_price, max_price, limit))
 
 
-@mcp.tool()
+@mcp.tool(structured_output=False)
 async def get_user_cart(user_id: str) -> str:
     """A user's cart and recent orders."""
     return told(await work.cart(user_id))
 
 
-@mcp.tool()
+@mcp.tool(structured_output=False)
 async def checkout(user_id: str, items: list[dict[str, Any]]) -> str:
     """Orders what is in the list."""
     return told(await work.checkout(user_id, items))
 
 
 if __name__ == "__main__":
-    mcp.run("stdio" if sys.argv[1] == "stdio" else f"http://127.0.0.1:{sys.argv[2]}/mcp")
+    if sys.argv[1] == "http":
+        mcp.run(f"http://127.0.0.1:{sys.argv[2]}/mcp", session_mode="off")  # as the other peers: no sessions
+    else:
+        mcp.run()
