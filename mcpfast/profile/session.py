@@ -1,0 +1,254 @@
+"""One profiling session: the server is started, called and looked at, and what was seen is told.
+
+Two kinds of instrument there are. Those that *attach* look at a process that serves already (py-spy, perf, memray on a live
+server). Those that *wrap* are what the server runs in, from its first line to its last (callgrind, scalene, memray).
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from mcpfast.profile import ProfileFailed, processes
+from mcpfast.profile.load import LAST_LINES, Driver, Load, Outcome, drive
+from mcpfast.profile.progress import Progress
+from mcpfast.profile.report import Report, machine
+from mcpfast.profile.target import Target, of_command, of_file, running
+
+INSTRUMENTS = {
+    "py-spy": "py_spy",
+    "perf": "perf",
+    "memray": "memray",
+    "scalene": "scalene",
+    "callgrind": "callgrind",
+}
+START_S = 30.0  # until a server listens; one that runs in an instrument takes longer
+WRAPPED_START_S = 180.0
+END_S = 60.0  # until it has ended and its instrument has written what it saw
+LAUNCH = Path(__file__).with_name("launch.py")
+
+
+class Instrument(Protocol):
+    """What each module of INSTRUMENTS offers."""
+
+    READING: str  # how to read its results: a page of words
+
+    def missing(self, target: Target) -> str | None:
+        """What it lacks to look at `target`, and what to install; None where it can."""
+
+    def look(self, session: Session) -> Report: ...
+
+
+@dataclass(slots=True)
+class Seen:
+    """A server that is being called: its process, and, when the block has ended, what came of the calls."""
+
+    pid: int
+    outcome: Outcome | None = None
+
+
+@dataclass(slots=True)
+class Session:
+    """What an instrument works with."""
+
+    target: Target
+    load: Load
+    seconds: float
+    warmup: float
+    calls: int
+    folder: Path  # of the results
+    private: Path  # for everything else; removed at the end
+    progress: Progress
+    environment: dict[str, str] = field(default_factory=dict)  # what the server sees beside ours
+
+    @contextmanager
+    def called(self, lead_s: float = 1) -> Iterator[Seen]:
+        """Around an instrument that attaches: the server is up and called, until `lead_s` + `seconds` have passed."""
+        lasting = lead_s + self.seconds
+        with ExitStack() as stack:
+            driver: Driver | None = None
+            if self.target.stdio:
+                command = self.launched(self.target.command or ())
+                with self.progress.step("starting the server, and calls over its stdio"):
+                    driver = stack.enter_context(self.driven(command, lasting))
+                    pid = self.await_pid(driver)
+            else:
+                pid = self.target.pid or stack.enter_context(self.served(self.target.command or (), START_S))
+                if self.target.address:
+                    driver = stack.enter_context(self.driven(self.target.address, lasting, pid=pid))
+            if driver:
+                with self.progress.step(f"calling it: {self.load}", self.warmup):
+                    time.sleep(self.warmup)
+                    driver.check()
+            seen = Seen(pid)
+            yield seen
+            if not processes.alive(pid):
+                raise ProfileFailed(f"the server ended while it was looked at\n{self.server_log()}".strip())
+            if driver:
+                with self.progress.step("letting the last calls end"):
+                    seen.outcome = driver.wait(lasting + END_S)
+
+    def wrapped(self, command: Sequence[str], *, calls: int = 0, seconds: float | None = None) -> Outcome:
+        """Starts the server as `command`, which is the target's with an instrument around it; calls it; sees it end well."""
+        lasting = self.seconds if seconds is None else seconds
+        if self.target.stdio:
+            with (
+                self.progress.step(f"starting the server, and calls over its stdio: {self.load}"),
+                self.driven(self.launched(command), lasting, calls=calls) as driver,
+            ):
+                pid = self.await_pid(driver)
+                outcome = driver.wait(lasting + WRAPPED_START_S + END_S)
+                processes.await_end(pid, END_S)
+                return outcome
+        with self.served(command, WRAPPED_START_S) as pid:
+            step = self.progress.step(f"calling it: {self.load}", 0 if calls else lasting)
+            with step, self.driven(self.target.address or "", lasting, calls=calls, pid=pid) as driver:
+                return driver.wait(lasting + WRAPPED_START_S + END_S)
+
+    @contextmanager
+    def driven(
+        self, target: str | Sequence[str], seconds: float, *, calls: int = 0, pid: int | None = None
+    ) -> Iterator[Driver]:
+        warmup = 0 if calls else self.warmup
+        driver = drive(self.load, target, self.private, seconds=seconds, warmup=warmup, calls=calls, pid=pid)
+        try:
+            yield driver
+        finally:
+            driver.stop()
+
+    @contextmanager
+    def served(self, command: Sequence[str], patience_s: float) -> Iterator[int]:
+        """The server listens on the target's address inside the block: its pid, or that of what wraps it."""
+        (self.private / "server.sock").unlink(missing_ok=True)
+        with self.progress.step("starting the server"), self.log.open("ab") as log:
+            server = subprocess.Popen(
+                self.launched(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )  # a session of its own: Ctrl-C is for us, and we end the server
+            try:
+                self.await_listening(server, patience_s)
+            except BaseException:
+                processes.end(server, 1)
+                raise
+        try:
+            yield server.pid
+        finally:
+            with self.progress.step("ending the server"):
+                processes.end(server, END_S)
+
+    def launched(self, command: Sequence[str]) -> list[str]:
+        """`command`, as a process that tells its pid first and may be looked at."""
+        self.pid_file.unlink(missing_ok=True)
+        said = [f"{name}={value}" for name, value in self.environment.items()]
+        wrapped = ["env", *said, *command] if said else command
+        return [sys.executable, "-I", "-S", str(LAUNCH), str(self.pid_file), *wrapped]
+
+    @property
+    def pid_file(self) -> Path:
+        return self.private / "server.pid"
+
+    @property
+    def log(self) -> Path:
+        """What a server of ours wrote to stdout and stderr."""
+        return self.private / "server.log"
+
+    def server_log(self) -> str:
+        said = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n".join(f"  {line}" for line in said[-LAST_LINES:])
+
+    def await_pid(self, driver: Driver) -> int:
+        deadline = time.monotonic() + START_S
+        while not self.pid_file.exists():
+            driver.check()
+            if time.monotonic() > deadline:
+                raise ProfileFailed("the server was not started")
+            time.sleep(0.01)
+        return int(self.pid_file.read_text())
+
+    def await_listening(self, server: subprocess.Popen[bytes], patience_s: float) -> None:
+        path = (self.target.address or "").removeprefix("unix://")
+        deadline = time.monotonic() + patience_s
+        while True:
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(path) == 0:
+                    return
+            if server.poll() is not None:
+                raise ProfileFailed(f"the server did not start:\n{self.server_log()}")
+            if time.monotonic() > deadline:
+                raise ProfileFailed(f"the server does not listen after {patience_s:g} s\n{self.server_log()}")
+            time.sleep(0.02)
+
+
+def results_folder(name: str) -> Path:
+    """A new folder for each session: what was measured before stays."""
+    return Path("profiles", time.strftime(f"{name}-%Y%m%d-%H%M%S"))
+
+
+def instrument(name: str) -> Instrument:
+    return cast(Instrument, import_module(f"mcpfast.profile.{INSTRUMENTS[name]}"))
+
+
+def profile(
+    name: str,
+    *,
+    file: str | None = None,
+    command: Sequence[str] = (),
+    pid: int | None = None,
+    address: str | None = None,
+    load: Load | None = None,
+    seconds: float = 10,
+    warmup: float = 1,
+    calls: int = 0,
+    folder: str | Path,
+    progress: Progress | None = None,
+) -> Report:
+    """Looks at one server with the instrument `name`; the results, a page among them, are in `folder`.
+
+    The server is a `file` of ours, a `command` that serves over stdio, or a live process `pid`, which is called at `address`
+    (tcp://, unix://, http://) or, without one, only by its own clients. `calls`: this many instead of `seconds`, where an
+    instrument counts rather than samples.
+
+    Raises ProfileFailed: the instrument is not there or may not look, or the server does not start, answer or go on living.
+    """
+    into = Path(folder)
+    with tempfile.TemporaryDirectory(prefix="mcpfast-profile-") as made:
+        private = Path(made)
+        if pid is not None:
+            target = running(pid, address)
+        else:
+            target = of_command(command) if command else of_file(file or "", private)
+        with_what = instrument(name)
+        if lacking := with_what.missing(target):
+            raise ProfileFailed(lacking)
+        into.mkdir(parents=True, exist_ok=True)
+        session = Session(
+            target, load or Load(), seconds, warmup, calls, into, private, progress or Progress()
+        )
+        report = with_what.look(session)
+    report.facts.insert(0, target.title)
+    report.facts.append(f"{time.strftime('%Y-%m-%d %H:%M')}, {machine()}")
+    report.files.insert(0, (into / "index.html", "all of this as a page: open it in a browser"))
+    report.files[0][0].write_text(report.page())
+    return report
+
+
+def facts(session: Session, outcome: Outcome | None) -> tuple[list[str], list[str]]:
+    """How the server was called, and a warning where the calls went wrong."""
+    if outcome is None:
+        return ["called by nobody but its own clients"], []
+    warnings = [f"{outcome.errors:,} answers were wrong; this may be the profile of a way of failing"] * (
+        outcome.errors > 0
+    )
+    return [f"{session.load}: {outcome}"], warnings
