@@ -20,6 +20,7 @@ from mcpfast.profile.target import Target
 
 TOP = 10
 SHORT = 0.25  # of the long run
+RECURSION = re.compile(r"'\d+(?=  )")
 LINE = re.compile(r"^ *([\d,]+) (?:\([ \d.]+%\))? *(\S.*)$")
 
 READING = """
@@ -56,6 +57,7 @@ def look(session: Session) -> Report:
     session.environment["PYTHONHASHSEED"] = "0"  # the layout of every dict is the same in both runs
     out, short_out = session.folder / "callgrind.out", session.private / "callgrind.short"
     command = list(session.target.command or ())
+    session.warmup = 0  # its calls would be counted by callgrind, and by nobody else
     long_calls = session.calls
     with session.progress.step("a short run, which is subtracted from the long one"):
         short = session.wrapped(
@@ -118,7 +120,10 @@ def costs(profile: Path, inclusive: bool) -> Counter[str]:
     found: Counter[str] = Counter()
     for line in listing.stdout.splitlines():
         if (match := LINE.match(line)) and "PROGRAM TOTALS" not in line:
-            found[function(match[2])] += int(match[1].replace(",", ""))
+            name = function(match[2])
+            # The levels of a recursion are one function; what they call is already in what the first of them calls.
+            name = name if inclusive else RECURSION.sub("", name)
+            found[name] += int(match[1].replace(",", ""))
     return found
 
 

@@ -18,7 +18,7 @@ from mcpfast.profile.report import Report
 from mcpfast.profile.session import Session, facts
 from mcpfast.profile.target import Python, Target, has_module, python_of
 
-TOP = 10
+TOP, SMALLEST = 10, 10_000  # rows, and bytes of the peak that are worth one
 ATTACH_S = 15.0  # until memray is inside a live process, or its file is written
 MEGABYTE = 1 << 20
 
@@ -39,7 +39,7 @@ grow downwards. Native frames (C, Cython) stand below the Python line that calle
   1 MB: the piece is charged to the line that happened to need a new one. For objects one by one, start the server yourself
   with `python -m memray run --trace-python-allocators`, which is a good deal slower.
 - On a live server (`--pid`) only what was allocated while memray looked is in the pages, and `left` is what was still in use when
-  it stopped looking.
+  it stopped looking. memray leaves hooks behind in the process that cost it some of its speed until it is started anew.
 
 The resident size that the system shows is higher: it holds the code of libraries, and memory that was given back to the
 allocator, but not to the system.
@@ -196,12 +196,13 @@ def where(stack: str) -> str:
         return "importing modules"
     for function, file, line in frames:
         if file.endswith((".py", ".pyx")) or file.startswith("<"):
-            return f"{function} ({PurePath(file).name}:{line})"
+            return f"{function} ({'/'.join(PurePath(file).parts[-2:])}:{line})"
     return f"{frames[-1][0]} ({PurePath(frames[-1][1]).name}, no Python)" if frames else "unknown"
 
 
 def rows(places: dict[str, Place]) -> list[tuple[str, ...]]:
     first = sorted(places.items(), key=lambda item: (-item[1].peak, item[0]))[:TOP]
+    first = [item for rank, item in enumerate(first) if rank < 3 or item[1].peak >= SMALLEST]
     return [
         (f"{place.peak / MEGABYTE:.2f}", f"{place.left / MEGABYTE:.2f}", f"{place.blocks:,}", name)
         for name, place in first

@@ -42,7 +42,8 @@ Ctrl-F to search; the share of all matches is told at the top right.
   functions with a high share of their own; `all` counts what they called, too.
 - Under `entry_SYSCALL_64` is a system call. `__send` or `__write` with a wide kernel tower is the price of answering: waking the
   client is in it. Fewer, larger writes are the only remedy.
-- `_PyEval_EvalFrameDefault` is the interpreter at work for the Python frame below it. `PyObject_Malloc`, `_PyObject_Free`,
+- The interpreter's work for a Python function is that function's own; where Python tells nothing of its frames, it is
+  `_PyEval_EvalFrameDefault`. `PyObject_Malloc`, `_PyObject_Free`,
   `gc_collect_main` wide at the top: objects are made and thrown away, and their makers stand below them.
 - Names with dots (`mcpfast._spine.Channel.pump`) are functions of compiled Cython modules, translated from their C names.
 - Python frames are there from Python 3.12 on, where it says what it runs (`-X perf`; 3.13 and newer are whole, in 3.12

@@ -67,7 +67,7 @@ def look(session: Session) -> Report:
     told.append(f"{samples:,} samples: the server was busy in {min(busy, 1):.0%} of all looks")
     if samples < FEW_SAMPLES:
         warnings.append(f"{samples} samples are too few for shares; look for longer or call it more")
-    if errors := re.search(r"Errors: (\d+)", said):
+    if errors := re.search(r"Errors: ([1-9]\d*)", said):
         told.append(f"{int(errors[1]):,} looks failed")
     return sampled("py-spy", session, stacks, told, warnings, READING)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -119,7 +120,7 @@ def hottest(profile: dict[str, Any]) -> list[Line]:
             shares = [line[f"n_{where}"] for where in ("cpu_percent_python", "cpu_percent_c", "sys_percent")]
             if sum(shares) or line["n_malloc_mb"]:
                 python, native, system = shares
-                place, text = f"{short}:{line['lineno']}", line["line"].strip()
+                place, text = f"{short}:{line['lineno']}", as_written(line["line"])
                 found.append(Line(python, native, system, line["n_malloc_mb"], place, text))
     whole = sum(line.share for line in found) / 100 or 1
     shares_of_rest = [
@@ -127,6 +128,11 @@ def hottest(profile: dict[str, Any]) -> list[Line]:
         for line in found
     ]
     return sorted(shares_of_rest, key=lambda line: (-line.share, -line.allocated_mb))
+
+
+def as_written(text: str) -> str:
+    """A line of source; scalene writes `<`, `>` and `&` as if its profile stood in a page."""
+    return re.sub(r"\\u00(3c|3e|26)", lambda match: chr(int(match[1], 16)), text).strip()
 
 
 def view(python: str, profile: Path, private: Path) -> Path | None:

@@ -91,11 +91,11 @@ class Session:
                     driver.check()
             seen = Seen(pid)
             yield seen
-            if not processes.alive(pid):
-                raise ProfileFailed(f"the server ended while it was looked at\n{self.server_log()}".strip())
             if driver:
                 with self.progress.step("letting the last calls end"):
                     seen.outcome = driver.wait(lasting + END_S)
+            elif not processes.alive(pid):
+                raise ProfileFailed("the server ended while it was looked at")
 
     def wrapped(self, command: Sequence[str], *, calls: int = 0, seconds: float | None = None) -> Outcome:
         """Starts the server as `command`, which is the target's with an instrument around it; calls it; sees it end well."""
@@ -118,10 +118,13 @@ class Session:
     def driven(
         self, target: str | Sequence[str], seconds: float, *, calls: int = 0, pid: int | None = None
     ) -> Iterator[Driver]:
-        warmup = 0 if calls else self.warmup
-        driver = drive(self.load, target, self.private, seconds=seconds, warmup=warmup, calls=calls, pid=pid)
+        driver = drive(
+            self.load, target, self.private, seconds=seconds, warmup=self.warmup, calls=calls, pid=pid
+        )
         try:
             yield driver
+        except ProfileFailed as failure:
+            raise ProfileFailed(f"{failure}\n{self.server_log()}".strip()) from None
         finally:
             driver.stop()
 

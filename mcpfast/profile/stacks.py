@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ LINE_NUMBER = re.compile(r":\d+\)$")
 CYTHON = re.compile(r"__pyx_(?:f|pw|pf|gb)_(?=\d)")
 SYMBOL = re.compile(r"\s*(?P<at>[0-9a-f]+) (?P<symbol>.*) \((?P<where>.*)\)$")
 PERF_PYTHON = re.compile(r"py::(?P<function>.*?):(?P<file>.*)$")
+INTERPRETER = "_PyEval_EvalFrameDefault ("
 NOISE = frozenset({"py_trampoline_evaluator", "_Py_trampoline_func_start", "[unknown]"})
 
 
@@ -58,7 +60,7 @@ def read_perf_script(text: str) -> Stacks:
     for line in [*text.splitlines(), ""]:
         if not line.strip():
             if command:
-                found[(command, *reversed(frames))] += 1
+                found[(command, *_without_interpreter(frames[::-1]))] += 1
             command, frames = "", []
         elif not line[0].isspace():
             command = line.split("  ")[0].split("/")[0].strip()
@@ -68,6 +70,15 @@ def read_perf_script(text: str) -> Stacks:
             if frame:
                 frames.append(frame)
     return found
+
+
+def _without_interpreter(frames: list[str]) -> Iterator[str]:
+    """The interpreter's loop at work for a Python frame is that frame."""
+    before = ""
+    for frame in frames:
+        if not (frame.startswith(INTERPRETER) and (".py)" in before or before.endswith(">)"))):
+            yield frame
+            before = frame
 
 
 def perf_frame(symbol: str, where: str) -> str:

@@ -44,7 +44,7 @@ def of_file(file: str, private: Path) -> Target:
 def of_command(command: Sequence[str]) -> Target:
     if which(command[0]) is None:
         raise ProfileFailed(f"{command[0]}: no such program")
-    return Target(shlex.join(command), tuple(command))
+    return Target(shlex.join([os.path.basename(command[0]), *command[1:]]), tuple(command))
 
 
 def running(pid: int, address: str | None) -> Target:
