@@ -14,6 +14,7 @@ from mcpfast.profile.stacks import Stacks
 
 WIDTH, ROW, TOP, BOTTOM = 1200, 17, 78, 12
 LETTER = 6.3  # the width of a letter of the monospaced 10.5 px font, a little generous
+LINE_LETTERS = 180  # that fit into a line
 NARROWEST = 0.15  # px; what is narrower cannot be seen, and would only make the file long
 KINDS = {"python": "Python", "cython": "Cython", "native": "C", "kernel": "kernel", "other": "process"}
 
@@ -35,7 +36,7 @@ def kind(frame: str) -> str:
     if not frame.endswith(")") or not where:
         return "other"
     file = where[:-1].partition(":")[0]
-    if file.endswith((".pyx", ".pxd", ".pxi")) or (file.startswith("_") and "." not in file):
+    if file.endswith((".pyx", ".pxd", ".pxi")):
         return "cython"
     return "python" if file.endswith(".py") or file.startswith("<") else "native"
 
@@ -74,10 +75,13 @@ def draw(stacks: Stacks, title: str, subtitle: str, unit: str = "samples") -> st
         width=WIDTH,
         height=height,
         title=html.escape(title),
-        subtitle=html.escape(subtitle),
+        subtitle=html.escape(
+            subtitle if len(subtitle) <= LINE_LETTERS else subtitle[: LINE_LETTERS - 1] + "…"
+        ),
         legend=legend,
         boxes="".join(_drawn(place, bottom, unit) for place in places),
         right=WIDTH - 10,
+        left_of_search=WIDTH - 70,
         bottom=bottom,
         row=ROW,
         letter=LETTER,
@@ -187,15 +191,17 @@ addEventListener("keydown", e => {
   if ((e.ctrlKey || e.metaKey) && e.key === "f") { e.preventDefault(); search(); }
   if (e.key === "Escape") show(at[0]);
 });
+function fit() { if (top === self) svg.style.height = innerWidth * svg.viewBox.baseVal.height / svg.viewBox.baseVal.width + "px"; }
+addEventListener("resize", fit); fit();
 show(at[0]);
 """
 
 TEMPLATE = """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="100%" data-row="{row}" data-bottom="{bottom}" \
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="100%" preserveAspectRatio="xMidYMin" data-row="{row}" data-bottom="{bottom}" \
 data-letter="{letter}"><style>{style}</style>
 <text class="title" x="10" y="24">{title}</text><text class="dim" x="10" y="42">{subtitle}</text>
 <text class="button" id="search" x="{right}" y="24" text-anchor="end">search</text>
-<text class="button" id="reset" x="{right}" y="42" text-anchor="end" style="display:none">zoom out</text>
+<text class="button" id="reset" x="{left_of_search}" y="24" text-anchor="end" style="display:none">zoom out</text>
 {legend}<text class="dim" id="told" x="{right}" y="66" text-anchor="end"></text>
 {boxes}<script><![CDATA[{script}]]></script></svg>
 """

@@ -60,7 +60,7 @@ class Report:
         return PAGE.format(
             style=STYLE,
             title=html.escape(title),
-            facts="".join(f"<p>{html.escape(fact)}</p>" for fact in self.facts),
+            facts="<br>".join(html.escape(fact) for fact in self.facts[1:]),
             warnings="".join(f'<p class="warning">{html.escape(warning)}</p>' for warning in self.warnings),
             table_title=html.escape(self.title),
             table=f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
@@ -143,7 +143,7 @@ PAGE = """\
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>{style}</style></head><body>
 <h1>{title}</h1>
-{facts}{warnings}
+<p>{facts}</p>{warnings}
 {picture}
 <h2>{table_title}</h2>
 {table}

@@ -90,7 +90,10 @@ def perf_frame(symbol: str, where: str) -> str:
         return f"{python['function']} ({PurePath(python['file']).name})"
     if where.startswith("[kernel") or where.endswith(".ko"):
         return f"{name} [kernel]"
-    return f"{plain(name)} ({PurePath(where).name.split('.cpython-')[0]})"
+    library, extension, _ = PurePath(where).name.partition(".cpython-")
+    if name.startswith("__pyx_"):
+        return f"{plain(name)} ({library}.pyx)"
+    return f"{name} ({library}{'.so' if extension else ''})"
 
 
 def plain(symbol: str) -> str:
