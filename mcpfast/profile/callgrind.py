@@ -14,7 +14,7 @@ from shutil import which
 
 from mcpfast.profile import ProfileFailed
 from mcpfast.profile.report import Report
-from mcpfast.profile.session import Session, facts
+from mcpfast.profile.session import Session
 from mcpfast.profile.stacks import plain
 from mcpfast.profile.target import Target
 
@@ -76,8 +76,8 @@ def look(session: Session) -> Report:
             by_function(costs(short_out, inclusive), costs(out, inclusive), calls)
             for inclusive in (False, True)
         )
-    told, warnings = facts(session, None)
-    told = [f"{session.load}: {total:,.0f} instructions a call (of {calls:,} calls)"]
+    told = [f"{long.asked}: {total:,.0f} instructions a call (of {calls:,} calls)"]
+    warnings = []
     if errors := short.errors + long.errors:
         warnings.append(f"{errors:,} answers were wrong; this may be the profile of a way of failing")
     files = [

@@ -197,8 +197,8 @@ show(at[0]);
 """
 
 TEMPLATE = """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="100%" preserveAspectRatio="xMidYMin" data-row="{row}" data-bottom="{bottom}" \
-data-letter="{letter}"><style>{style}</style>
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="100%" preserveAspectRatio="xMidYMin" \
+data-row="{row}" data-bottom="{bottom}" data-letter="{letter}"><style>{style}</style>
 <text class="title" x="10" y="24">{title}</text><text class="dim" x="10" y="42">{subtitle}</text>
 <text class="button" id="search" x="{right}" y="24" text-anchor="end">search</text>
 <text class="button" id="reset" x="{left_of_search}" y="24" text-anchor="end" style="display:none">zoom out</text>

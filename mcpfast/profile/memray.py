@@ -85,7 +85,7 @@ def look(session: Session) -> Report:
         raise ProfileFailed(
             f"memray wrote nothing: the server did not come to its end\n{session.server_log()}"
         )
-    told, warnings = facts(session, outcome)
+    told, warnings = facts(outcome)
     memray = Reporter(python, recorded, session.private)
     with session.progress.step("drawing (native symbols take a while)"):
         pages = [

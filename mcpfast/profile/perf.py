@@ -77,7 +77,7 @@ def look(session: Session) -> Report:
     samples = sum(stacks.values())
     if not samples:
         raise ProfileFailed("perf saw nothing: the server did not run while it was looked at")
-    told, warnings = facts(session, seen.outcome)
+    told, warnings = facts(seen.outcome)
     told.append(f"{samples:,} samples: {samples / RATE_HZ:.1f} s of a processor in {session.seconds:g} s")
     if not python_frames(stacks):
         told.append(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from mcpfast.bench.processes import family
+
 PROC = Path("/proc")
+__all__ = ["alive", "end", "family", "is_python", "run", "words"]
 
 
 def run(command: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -24,26 +26,6 @@ def run(command: Sequence[str], cwd: Path | None = None) -> subprocess.Completed
         errors="replace",
         check=False,
     )
-
-
-def children() -> dict[int, list[int]]:
-    """Pids by parent, of all processes."""
-    found: dict[int, list[int]] = {}
-    for stat in PROC.glob("[0-9]*/stat"):
-        with suppress(OSError):  # ended meanwhile
-            text = stat.read_text()
-            parent = int(text.rpartition(")")[2].split()[1])
-            found.setdefault(parent, []).append(int(stat.parent.name))
-    return found
-
-
-def family(pid: int) -> list[int]:
-    """`pid` and all that descend from it, parents before children."""
-    below = children()
-    found = [pid]
-    for member in found:
-        found += sorted(below.get(member, []))
-    return found
 
 
 def alive(pid: int) -> bool:
@@ -73,13 +55,10 @@ def words(pid: int) -> str:
     return ""
 
 
-def end(process: subprocess.Popen[bytes], patience_s: float) -> None:
-    """Asks the server itself to end, not what was wrapped around it: a wrapper that dies first takes its results along."""
-    inner = process.pid
-    while len(below := children().get(inner, [])) == 1:
-        inner = below[0]
+def end(process: subprocess.Popen[bytes], server: int | None, patience_s: float) -> None:
+    """Asks the `server` itself to end, not what was wrapped around it: a wrapper that dies first takes its results along."""
     with suppress(ProcessLookupError):
-        os.kill(inner, signal.SIGTERM)
+        os.kill(server or process.pid, signal.SIGTERM)
     try:
         process.wait(patience_s)
     except subprocess.TimeoutExpired:
@@ -87,13 +66,3 @@ def end(process: subprocess.Popen[bytes], patience_s: float) -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
-
-
-def await_end(pid: int, patience_s: float) -> bool:
-    """Whether a process that is not our child ended in time."""
-    deadline = time.monotonic() + patience_s
-    while alive(pid):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True

@@ -62,7 +62,7 @@ def look(session: Session) -> Report:
         raise ProfileFailed(
             f"py-spy saw process {pid} only idle: nobody called it, or it waits for something"
         )
-    told, warnings = facts(session, seen.outcome)
+    told, warnings = facts(seen.outcome)
     busy = samples / (RATE_HZ * session.seconds)
     told.append(f"{samples:,} samples: the server was busy in {min(busy, 1):.0%} of all looks")
     if samples < FEW_SAMPLES:

@@ -75,7 +75,7 @@ def look(session: Session) -> Report:
         )
     told: dict[str, Any] = json.loads(out.read_text())
     lines = hottest(told)
-    about, warnings = facts(session, outcome)
+    about, warnings = facts(outcome)
     about.append(f"memory at most {told.get('max_footprint_mb', 0):.1f} MB above the start")
     files = [(out, "the whole profile: python -m scalene view")]
     with session.progress.step("making scalene's page"):

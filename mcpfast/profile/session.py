@@ -18,11 +18,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from mcpfast.bench.processes import listener_of
 from mcpfast.profile import ProfileFailed, processes
 from mcpfast.profile.load import LAST_LINES, Driver, Load, Outcome, drive
 from mcpfast.profile.progress import Progress
 from mcpfast.profile.report import Report, machine
-from mcpfast.profile.target import Target, of_command, of_file, running
+from mcpfast.profile.target import Target, listening, of_command, of_file, running
 
 INSTRUMENTS = {
     "py-spy": "py_spy",
@@ -77,16 +78,15 @@ class Session:
         with ExitStack() as stack:
             driver: Driver | None = None
             if self.target.stdio:
-                command = self.launched(self.target.command or ())
                 with self.progress.step("starting the server, and calls over its stdio"):
-                    driver = stack.enter_context(self.driven(command, lasting))
+                    driver = stack.enter_context(self.driven(lasting, command=self.target.command or ()))
                     pid = self.await_pid(driver)
             else:
                 pid = self.target.pid or stack.enter_context(self.served(self.target.command or (), START_S))
                 if self.target.address:
-                    driver = stack.enter_context(self.driven(self.target.address, lasting, pid=pid))
+                    driver = stack.enter_context(self.driven(lasting, pid=pid))
             if driver:
-                with self.progress.step(f"calling it: {self.load}", self.warmup):
+                with self.progress.step("calling it", self.warmup):
                     time.sleep(self.warmup)
                     driver.check()
             seen = Seen(pid)
@@ -101,25 +101,31 @@ class Session:
         """Starts the server as `command`, which is the target's with an instrument around it; calls it; sees it end well."""
         lasting = self.seconds if seconds is None else seconds
         if self.target.stdio:
-            with (
-                self.progress.step(f"starting the server, and calls over its stdio: {self.load}"),
-                self.driven(self.launched(command), lasting, calls=calls) as driver,
-            ):
-                pid = self.await_pid(driver)
-                outcome = driver.wait(lasting + WRAPPED_START_S + END_S)
-                processes.await_end(pid, END_S)
-                return outcome
+            step = self.progress.step(
+                "starting the server, and calls over its stdio", 0 if calls else lasting
+            )
+            with step, self.driven(lasting, command=command, calls=calls) as driver:
+                return driver.wait(lasting + WRAPPED_START_S + END_S)
         with self.served(command, WRAPPED_START_S) as pid:
-            step = self.progress.step(f"calling it: {self.load}", 0 if calls else lasting)
-            with step, self.driven(self.target.address or "", lasting, calls=calls, pid=pid) as driver:
+            step = self.progress.step("calling it", 0 if calls else lasting)
+            with step, self.driven(lasting, calls=calls, pid=pid) as driver:
                 return driver.wait(lasting + WRAPPED_START_S + END_S)
 
     @contextmanager
     def driven(
-        self, target: str | Sequence[str], seconds: float, *, calls: int = 0, pid: int | None = None
+        self, seconds: float, *, command: Sequence[str] = (), calls: int = 0, pid: int | None = None
     ) -> Iterator[Driver]:
+        """Around calls: at the target's address, or over the stdio of `command`, which is the target's or wraps it."""
         driver = drive(
-            self.load, target, self.private, seconds=seconds, warmup=self.warmup, calls=calls, pid=pid
+            self.load,
+            self.private,
+            address=None if command else self.target.address,
+            command=(self.target.command or ()) if command else (),
+            launched=self.launched(command) if command else (),
+            seconds=seconds,
+            warmup=self.warmup,
+            calls=calls,
+            pid=pid,
         )
         try:
             yield driver
@@ -131,7 +137,7 @@ class Session:
     @contextmanager
     def served(self, command: Sequence[str], patience_s: float) -> Iterator[int]:
         """The server listens on the target's address inside the block: its pid, or that of what wraps it."""
-        (self.private / "server.sock").unlink(missing_ok=True)
+        self.socket.unlink(missing_ok=True)
         with self.progress.step("starting the server"), self.log.open("ab") as log:
             server = subprocess.Popen(
                 self.launched(command),
@@ -143,13 +149,13 @@ class Session:
             try:
                 self.await_listening(server, patience_s)
             except BaseException:
-                processes.end(server, 1)
+                processes.end(server, None, 1)
                 raise
         try:
             yield server.pid
         finally:
             with self.progress.step("ending the server"):
-                processes.end(server, END_S)
+                processes.end(server, listener_of(str(self.socket)), END_S)
 
     def launched(self, command: Sequence[str]) -> list[str]:
         """`command`, as a process that tells its pid first and may be looked at."""
@@ -157,6 +163,11 @@ class Session:
         said = [f"{name}={value}" for name, value in self.environment.items()]
         wrapped = ["env", *said, *command] if said else command
         return [sys.executable, "-I", "-S", str(LAUNCH), str(self.pid_file), *wrapped]
+
+    @property
+    def socket(self) -> Path:
+        """Where a server of ours listens."""
+        return Path((self.target.address or "").removeprefix("unix://"))
 
     @property
     def pid_file(self) -> Path:
@@ -181,22 +192,16 @@ class Session:
         return int(self.pid_file.read_text())
 
     def await_listening(self, server: subprocess.Popen[bytes], patience_s: float) -> None:
-        path = (self.target.address or "").removeprefix("unix://")
         deadline = time.monotonic() + patience_s
         while True:
             with socket.socket(socket.AF_UNIX) as probe:
-                if probe.connect_ex(path) == 0:
+                if probe.connect_ex(str(self.socket)) == 0:
                     return
             if server.poll() is not None:
                 raise ProfileFailed(f"the server did not start:\n{self.server_log()}")
             if time.monotonic() > deadline:
                 raise ProfileFailed(f"the server does not listen after {patience_s:g} s\n{self.server_log()}")
             time.sleep(0.02)
-
-
-def results_folder(name: str) -> Path:
-    """A new folder for each session: what was measured before stays."""
-    return Path("profiles", time.strftime(f"{name}-%Y%m%d-%H%M%S"))
 
 
 def instrument(name: str) -> Instrument:
@@ -219,9 +224,9 @@ def profile(
 ) -> Report:
     """Looks at one server with the instrument `name`; the results, a page among them, are in `folder`.
 
-    The server is a `file` of ours, a `command` that serves over stdio, or a live process `pid`, which is called at `address`
-    (tcp://, unix://, http://) or, without one, only by its own clients. `calls`: this many instead of `seconds`, where an
-    instrument counts rather than samples.
+    The server is a `file` of ours, a `command` that serves over stdio, or a live one of this machine: a process `pid`, or who
+    listens on `address` (tcp://, unix://, http://, ws://). Without an address it is called only by its own clients. `calls`:
+    this many instead of `seconds`, where an instrument counts rather than samples.
 
     Raises ProfileFailed: the instrument is not there or may not look, or the server does not start, answer or go on living.
     """
@@ -230,6 +235,8 @@ def profile(
         private = Path(made)
         if pid is not None:
             target = running(pid, address)
+        elif address is not None:
+            target = listening(address)
         else:
             target = of_command(command) if command else of_file(file or "", private)
         with_what = instrument(name)
@@ -247,11 +254,11 @@ def profile(
     return report
 
 
-def facts(session: Session, outcome: Outcome | None) -> tuple[list[str], list[str]]:
+def facts(outcome: Outcome | None) -> tuple[list[str], list[str]]:
     """How the server was called, and a warning where the calls went wrong."""
     if outcome is None:
         return ["called by nobody but its own clients"], []
     warnings = [f"{outcome.errors:,} answers were wrong; this may be the profile of a way of failing"] * (
         outcome.errors > 0
     )
-    return [f"{session.load}: {outcome}"], warnings
+    return [f"{outcome.asked}: {outcome}"], warnings

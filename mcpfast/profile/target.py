@@ -58,6 +58,22 @@ def running(pid: int, address: str | None) -> Target:
     return Target(f"process {pid}", address=address, pid=pid)
 
 
+def listening(address: str) -> Target:
+    """A live server of this machine, found by its address."""
+    from mcpfast.bench.processes import listener_of
+    from mcpfast.bench.target import target_of
+    from mcpfast.errors import AddressError
+
+    try:
+        place = target_of(address).address
+    except AddressError as error:
+        raise ProfileFailed(str(error)) from None
+    pid = listener_of(place) if place is not None else None
+    if pid is None:
+        raise ProfileFailed(f"{address}: which process listens there is not to be seen; say --pid PID")
+    return Target(f"{address} (process {pid})", address=address, pid=pid)
+
+
 class Python(NamedTuple):
     """A command, taken apart: the interpreter with its own options, and the program that it is to run with what that is told."""
 
