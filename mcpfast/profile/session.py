@@ -258,7 +258,7 @@ def facts(outcome: Outcome | None) -> tuple[list[str], list[str]]:
     """How the server was called, and a warning where the calls went wrong."""
     if outcome is None:
         return ["called by nobody but its own clients"], []
-    warnings = [f"{outcome.errors:,} answers were wrong; this may be the profile of a way of failing"] * (
-        outcome.errors > 0
-    )
+    warnings = [warning for warning in outcome.told["warnings"] if warning.startswith("the run ended early")]
+    if outcome.errors:
+        warnings.append(f"{outcome.errors:,} answers were wrong; this may be the profile of a way of failing")
     return [f"{outcome.asked}: {outcome}"], warnings
