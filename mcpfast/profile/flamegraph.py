@@ -110,13 +110,13 @@ def placed(root: Box) -> list[Place]:
 def _drawn(place: Place, bottom: int, unit: str) -> str:
     """A box as SVG, in its place already: viewers that run no script show the whole picture, too."""
     box, left, share, row = place
+    name = "".join(letter if letter.isprintable() else "?" for letter in box.name)
     letters = int((share * (WIDTH - 20) - 6) / LETTER)
-    shown = "" if letters < 3 else box.name if len(box.name) <= letters else box.name[: letters - 1] + "…"
+    shown = "" if letters < 3 else name if len(name) <= letters else name[: letters - 1] + "…"
     x, y = 10 + left * (WIDTH - 20), bottom - row * ROW
-    name = html.escape("".join(letter if letter.isprintable() else "?" for letter in box.name))
     return (
         f'<g class="{kind(box.name) if row else "other"}" data-x="{left:.6f}" data-w="{share:.6f}" data-d="{row}">'
-        f"<title>{name}\n{box.samples:,} {unit}, {share:.2%}</title>"
+        f"<title>{html.escape(name)}\n{box.samples:,} {unit}, {share:.2%}</title>"
         f'<rect x="{x:.1f}" y="{y}" width="{share * (WIDTH - 20):.2f}" height="{ROW - 1}"/>'
         f'<text x="{x + 3:.1f}" y="{y + ROW - 5}">{html.escape(shown)}</text></g>\n'
     )
