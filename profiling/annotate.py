@@ -4,17 +4,16 @@ import html
 import re
 import subprocess
 import sys
+from pathlib import Path
 
-from target import RESULTS, ROOT, Target, here
-
+ROOT = Path(__file__).resolve().parents[1]
 TOP = 15
 LINE = re.compile(r'<pre class="cython line score-(\d+)"[^>]*>(.*?)</pre>')
 TAG = re.compile(r"<[^>]+>")
 
 
-def annotate(target: Target) -> None:
-    """Writes a page for each room and prints the yellowest lines; `target` is not run."""
-    folder = RESULTS / "annotate"
+def annotate(folder: Path) -> None:
+    """Writes a page for each room into `folder`, and prints the yellowest lines."""
     folder.mkdir(parents=True, exist_ok=True)
     for room in sorted((ROOT / "mcpfast").glob("*.pyx")):
         c_file = folder / f"{room.stem}.c"
@@ -38,7 +37,7 @@ def annotate(target: Target) -> None:
         print(f"{room.name}: {white} of {len(scored)} lines with code touch no Python; the yellowest:")
         for score, text in sorted(scored, reverse=True)[:TOP]:
             print(f"  {score:4}  {text}")
-        print(here(page))
+        print(page)
 
 
 def scores(page: str) -> list[tuple[int, str]]:

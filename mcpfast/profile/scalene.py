@@ -19,11 +19,13 @@ For each line of Python the share of processor time in `Python` (the interpreter
 function that was called from it) and in `system` (the kernel, for it); then what it allocated. `scalene.html` has the same for
 every line of every file, with graphs of memory over time.
 
-- It is the instrument for handlers and for start-up, not for what is compiled: everything below the event loop is one line,
-  `runner.run_until_complete(...)` in `serve.py`, all of it native and system. For what happens inside, take py-spy or callgrind.
+- It is the instrument for handlers and for start-up, not for what is compiled: scalene sees a server only between two lines of
+  Python. What the event loop and mcpfast's own core did since the last one is charged, as native and system, to the line that
+  comes next: the first of a handler (its decorator), or `runner.run_until_complete(...)`. For what happens inside, take
+  py-spy or callgrind.
 - A line of a handler with much `Python` becomes quicker by writing it differently; one with much `native` only by calling
   something else, or by calling it less.
-- Lines of `mcpfast/` other than that one should be all but absent: they run when a tool is registered or a session opens, not
+- Other lines of `mcpfast/` should be all but absent: they run when a tool is registered or a session opens, not
   for each call. One that shows up under calls is a finding: tell us.
 - `MB` is what a line allocated in all, given back or not. A line that allocates much for each call costs time, too. Growth that
   goes on while the calls stay the same is a leak: see the line's timeline in the page, and then take memray.
