@@ -4,11 +4,11 @@
 
 | module | owns |
 |---|---|
-| `session.py` | one session from start to page |
+| `command.py`, `session.py` | the command line; one session from start to page |
 | `target.py`, `processes.py`, `launch.py` | what is profiled: its command, its address, its processes |
-| `load.py` | the calls: a run of the load generator |
+| `load.py`, `driver.py` | the calls: the engine of `mcpfast bench` in a process of its own |
 | `py_spy.py`, `perf.py`, `memray.py`, `scalene.py`, `callgrind.py` | one instrument each, with its page of words |
-| `stacks.py`, `flamegraph.py` | samples of stacks: read, counted, drawn |
+| `stacks.py`, `flamegraph.py`, `samples.py` | samples of stacks: read, counted, drawn, told |
 | `report.py`, `progress.py` | what is told: at the end, and while one waits |
 """
 

@@ -27,6 +27,7 @@ examples:
   mcpfast profile --with callgrind --tool echo --calls 5000 -- python server.py
   mcpfast profile http://127.0.0.1:8000/mcp --with perf     a live server of this machine, called by us
   mcpfast profile --pid 4711                                a live server, called by its own clients
+  mcpfast profile loop --help, mcpfast profile gc --help    its event loop's stalls, its collector's pauses
 
 The instruments:
 

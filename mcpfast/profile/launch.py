@@ -3,24 +3,30 @@
 Run as a script, by its path: it loads nothing of ours.
 """
 
-import ctypes
 import os
+import signal
 import sys
 
-PR_SET_PTRACER, ANYBODY = 0x59616D61, ctypes.c_ulong(-1)
+PR_SET_PDEATHSIG = 1
+PR_SET_PTRACER, ANYBODY = 0x59616D61, -1
 
 
-def let_profilers_look() -> None:
-    """Where the kernel lets only parents trace (Yama, as on Ubuntu), a profiler beside us may, too. It outlives exec."""
+def prepare() -> None:
+    """What outlives exec: profilers beside us may look where the kernel lets only parents (Yama, as on Ubuntu), and when the
+    session is killed the server ends, too."""
     try:
-        ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANYBODY, 0, 0, 0)
-    except (OSError, AttributeError):  # no such thing here, and so no such bar
-        pass
+        import ctypes
+
+        prctl = ctypes.CDLL(None).prctl
+    except (ImportError, OSError, AttributeError):  # no such thing here, and so no such bar
+        return
+    prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM), 0, 0, 0)
+    prctl(PR_SET_PTRACER, ctypes.c_ulong(ANYBODY), 0, 0, 0)
 
 
 def main() -> None:
     pid_file, command = sys.argv[1], sys.argv[2:]
-    let_profilers_look()
+    prepare()
     fresh = f"{pid_file}.new"
     with open(fresh, "w") as file:
         file.write(str(os.getpid()))

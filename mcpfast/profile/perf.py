@@ -10,8 +10,8 @@ from pathlib import Path
 from shutil import which
 
 from mcpfast.profile import ProfileFailed, processes
-from mcpfast.profile.py_spy import sampled
 from mcpfast.profile.report import Report
+from mcpfast.profile.samples import sampled
 from mcpfast.profile.session import Session, facts
 from mcpfast.profile.stacks import Stacks, read_perf_script
 from mcpfast.profile.target import Target

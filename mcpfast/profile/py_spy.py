@@ -7,15 +7,18 @@ import sys
 from pathlib import Path
 
 from mcpfast.profile import ProfileFailed, processes
-from mcpfast.profile.flamegraph import draw
 from mcpfast.profile.report import Report
+from mcpfast.profile.samples import sampled
 from mcpfast.profile.session import Session, facts
-from mcpfast.profile.stacks import Stacks, hottest, read_folded, write_folded
+from mcpfast.profile.stacks import read_folded
 from mcpfast.profile.target import Target, program
 
 RATE_HZ = 250
 LEAD_S = 3.0  # py-spy reads the symbols of every library first
 FEW_SAMPLES = 50
+NOT_NATIVE = re.compile(
+    r"native\S* is not supported|native extensions .*not supported"
+)  # this platform: Python frames alone
 NOT_ALLOWED = """\
 py-spy may not look into process {pid}: it reads another process by ptrace, and this is not allowed here.
   - as root: sudo {python} -m mcpfast profile ...
@@ -54,8 +57,9 @@ def look(session: Session) -> Report:
     raw = session.private / "py-spy.txt"
     with session.called(LEAD_S) as seen:
         pid = python_in(seen.pid)
-        with session.progress.step("looking at it with py-spy", session.seconds):
-            said = record(pid, raw, session.seconds)
+        seconds = max(1, round(session.seconds))
+        with session.progress.step("looking at it with py-spy", seconds):
+            said = record(pid, raw, seconds)
         stacks = read_folded(raw.read_text())
     samples = sum(stacks.values())
     if not samples:
@@ -63,7 +67,7 @@ def look(session: Session) -> Report:
             f"py-spy saw process {pid} only idle: nobody called it, or it waits for something"
         )
     told, warnings = facts(seen.outcome)
-    busy = samples / (RATE_HZ * session.seconds)
+    busy = samples / (RATE_HZ * seconds)
     told.append(f"{samples:,} samples: the server was busy in {min(busy, 1):.0%} of all looks")
     if samples < FEW_SAMPLES:
         warnings.append(f"{samples} samples are too few for shares; look for longer or call it more")
@@ -81,22 +85,15 @@ def python_in(pid: int) -> int:
     return found
 
 
-def record(pid: int, out: Path, seconds: float) -> str:
+def record(pid: int, out: Path, seconds: int) -> str:
     """Stacks as lines into `out`; what py-spy said."""
-    spy = [program("py-spy") or "py-spy", "record", "--native", "--rate", str(RATE_HZ)]
+    spy = [program("py-spy") or "py-spy", "record", "--rate", str(RATE_HZ), "--duration", str(seconds)]
+    spy += ["--format", "raw", "--output", str(out), "--pid", str(pid)]
     if len([member for member in processes.family(pid) if processes.is_python(member)]) > 1:
         spy.append("--subprocesses")
-    spy += [
-        "--duration",
-        str(max(1, round(seconds))),
-        "--format",
-        "raw",
-        "--output",
-        str(out),
-        "--pid",
-        str(pid),
-    ]
-    done = processes.run(spy)
+    done = processes.run([*spy, "--native"])
+    if done.returncode and NOT_NATIVE.search(done.stdout + done.stderr):
+        done = processes.run(spy)
     said = done.stdout + done.stderr
     if done.returncode or not out.exists():
         raise ProfileFailed(why(pid, said))
@@ -109,31 +106,3 @@ def why(pid: int, said: str) -> str:
         return NOT_ALLOWED.format(pid=pid, python=sys.executable)
     reason = said.partition("Stack backtrace")[0].strip() or "it said nothing"
     return f"py-spy could not look into process {pid}: {reason}"
-
-
-def sampled(
-    name: str, session: Session, stacks: Stacks, told: list[str], warnings: list[str], reading: str
-) -> Report:
-    """The report of an instrument that samples stacks: the picture, the lines it was drawn from, the hottest functions."""
-    samples = sum(stacks.values())
-    picture, folded = session.folder / "flamegraph.svg", session.folder / "stacks.txt"
-    with session.progress.step("drawing"):
-        picture.write_text(draw(stacks, f"{session.target.title}, seen by {name}", "; ".join(told)))
-        folded.write_text(write_folded(stacks))
-    return Report(
-        instrument=name,
-        title="Where the samples end",
-        columns=("own", "all", "function"),
-        rows=[
-            (f"{heat.own / samples:.1%}", f"{heat.total / samples:.1%}", heat.function)
-            for heat in hottest(stacks)
-        ],
-        files=[
-            (picture, "the flame graph"),
-            (folded, "what it was drawn from, for speedscope and others: a line a stack, with its samples"),
-        ],
-        reading=reading,
-        facts=told,
-        warnings=warnings,
-        picture=picture,
-    )
