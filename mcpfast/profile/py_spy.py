@@ -17,8 +17,8 @@ RATE_HZ = 250
 LEAD_S = 3.0  # py-spy reads the symbols of every library first
 FEW_SAMPLES = 50
 NOT_NATIVE = re.compile(
-    r"native\S* is not supported|native extensions .*not supported"
-)  # this platform: Python frames alone
+    r"argument '--native'"
+)  # py-spy has no such option on platforms where it cannot do it
 NOT_ALLOWED = """\
 py-spy may not look into process {pid}: it reads another process by ptrace, and this is not allowed here.
   - as root: sudo {python} -m mcpfast profile ...
