@@ -59,12 +59,12 @@ def look(session: Session) -> Report:
     command = list(session.target.command or ())
     session.warmup = 0  # its calls would be counted by callgrind, and by nobody else
     long_calls = session.calls
-    with session.progress.step("a short run, which is subtracted from the long one"):
-        short = session.wrapped(
-            wrap(command, short_out), seconds=session.seconds * SHORT, calls=round(long_calls * SHORT)
-        )
-    with session.progress.step("the long run"):
-        long = session.wrapped(wrap(command, out), calls=long_calls)
+    session.progress.say("a short run first, which is subtracted from the long one")
+    short = session.wrapped(
+        wrap(command, short_out), seconds=session.seconds * SHORT, calls=round(long_calls * SHORT)
+    )
+    session.progress.say("the long run")
+    long = session.wrapped(wrap(command, out), calls=long_calls)
     calls = long.calls - short.calls
     if calls <= 0:
         raise ProfileFailed(
