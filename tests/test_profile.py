@@ -56,9 +56,16 @@ async def echo(text: str) -> str:
 HOT, HOARD = "grind_the_letters", "hoard_the_letters"
 GRIND = Load(tool="grind", args='{"text": "letters"}', window=8)
 
+
+def perf_may_look() -> bool:
+    """It is often there, and not allowed: in containers, say."""
+    command = ["perf", "record", "-o", os.devnull, "true"]
+    return which("perf") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
 HERE = {
     "py-spy": program("py-spy") is not None,
-    "perf": which("perf") is not None,
+    "perf": perf_may_look(),
     "memray": find_spec("memray") is not None,
     "scalene": find_spec("scalene") is not None,
     "callgrind": which("valgrind") is not None,
@@ -114,8 +121,8 @@ def test_a_session_leaves_a_page_and_no_process(hot: str, tmp_path: Path) -> Non
     assert "no errors" in page or name == "callgrind"
     assert all(path.exists() for path, _ in report.files)
     assert 5 <= len(report.rows) <= 10
-    listing = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True).stdout
-    assert hot not in listing
+    others = [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if entry.name != str(os.getpid())]
+    assert [pid for pid in others if hot in processes.words(pid)] == []
 
 
 @needs("py-spy")
@@ -172,11 +179,15 @@ def test_perf_sees_c_and_the_kernel(hot: str, tmp_path: Path) -> None:
     assert report.picture is not None
     seen = frames(report.picture)
     assert any(frame.startswith("mcpfast._spine.Channel") for frame in seen)
-    assert any("[kernel]" in frame for frame in seen) or os.geteuid() != 0
+    assert any("[kernel]" in frame for frame in seen) or not kernel_is_shown()
     python_is_told = any(frame.startswith(HOT) for frame in seen)
     assert python_is_told == (sys.version_info >= (3, 12))
     assert python_is_told or any("no Python frames" in fact for fact in report.facts)
     assert not list(Path("/tmp").glob(f"perf-{os.getpid()}*"))
+
+
+def kernel_is_shown() -> bool:
+    return os.geteuid() == 0 and Path("/proc/sys/kernel/kptr_restrict").read_text().strip() == "0"
 
 
 @needs("perf")
