@@ -42,25 +42,21 @@ compile_args, link_args, directives = FLAVOURS[flavour]
 tag = f"{flavour}-{sysconfig.get_config_var('SOABI') or sys.implementation.cache_tag}"
 headers = sorted(glob("mcpfast/*.h"))
 LOAD_ENGINE = "mcpfast/bench/_engine.pyx"  # on Linux only: it is built on epoll
+load_sources = sorted(glob("mcpfast/bench/*.c"))
 load_headers = sorted(glob("mcpfast/bench/native/*.h"))
 
 
 def room(source: str) -> Extension:
-    """One compiled room; `source` is its .pyx."""
+    """One compiled room; `source` is its .pyx. counters.c carries the counters of the room to libFuzzer."""
+    beside = load_sources if source == LOAD_ENGINE else []
     return Extension(
         source.removesuffix(".pyx").replace("/", "."),
-        # counters.c carries the counters of the room that it is linked into to libFuzzer
-        [source, *beside(source), *(["fuzz/counters.c"] if flavour == "fuzz" else [])],
+        [source, *beside, *(["fuzz/counters.c"] if flavour == "fuzz" else [])],
         include_dirs=["mcpfast", os.path.dirname(source)],
         depends=[*headers, *load_headers, "setup.py"],
         extra_compile_args=["-fvisibility=hidden", "-Wall", "-Wno-unused-function", *compile_args],
         extra_link_args=link_args,
     )
-
-
-def beside(source: str) -> list[str]:
-    """The C that a room is linked with."""
-    return sorted(glob("mcpfast/bench/*.c")) if source == LOAD_ENGINE else []
 
 
 def rooms() -> list[str]:
@@ -73,7 +69,7 @@ def freshen() -> None:
     record = Path("build", tag, "sources.json")
     now = {
         path: hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        for path in glob("mcpfast/_*.p*") + headers + [LOAD_ENGINE, *beside(LOAD_ENGINE), *load_headers]
+        for path in glob("mcpfast/_*.p*") + headers + [LOAD_ENGINE, *load_sources, *load_headers]
     }
     built = json.loads(record.read_text()) if record.exists() else {}
     if now != built:

@@ -20,7 +20,7 @@ import pytest
 if not sys.platform.startswith("linux"):
     pytest.skip("the load engine is built on epoll", allow_module_level=True)
 
-from mcpfast.bench import command, processes, view
+from mcpfast.bench import command, processes, target, view
 from mcpfast.bench.drive import Run, RunFailed, drive_target, result_of, run
 from mcpfast.bench.messages import Speech, frame_head, masked
 from mcpfast.bench.plan import Expectation, Plan, Step
@@ -85,6 +85,7 @@ for line in sys.stdin:
     if held: flush()
 if held: flush()
 if way == "late_double": say(id); flush()
+if way == "stays": time.sleep(60)
 """
 
 
@@ -196,6 +197,16 @@ def test_a_server_that_hangs_ends_the_run() -> None:
     outcome = driven(odd("hangs"), calls=400).outcome
     assert outcome["failure"].startswith("nothing was answered for 0.4 s")
     assert outcome["verdicts"]["missing"] == 1
+
+
+def test_a_server_that_stays_when_its_input_has_ended_is_killed_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(target, "END_S", 0.2)
+    plan = planned(ECHO, calls=100)
+    result = result_of(drive_target(target_of(None, odd("stays")), plan), plan, target="odd", era="")
+    assert any("killed" in warning for warning in result.warnings)
+    assert result.errors == 0
 
 
 def test_a_server_that_answers_everything_wrong_is_left_alone() -> None:

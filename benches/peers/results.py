@@ -18,9 +18,10 @@ RAW = FILE.with_name("results.json")
 HEAD = """\
 # Peers, side by side
 
-Written by `make peers` on {date}, commit {commit}: {cpu}, {processors} processors, {system}, Python {python}. The same small server in
-every SDK ([README.md](README.md)), one processor a server, the load on the other. Each figure is the median of looks taken in turns;
-`x` is ours divided by theirs (or theirs by ours where less is better): above 1 we are better.
+Written by `make peers` on {date}, commit {commit}: {cpu}, {processors} processors, {system}, Python {python}.
+
+The same small server in every SDK ([README.md](README.md)), one processor a server, the load on the other. Each figure is the
+median of looks taken in turns; `x` is ours divided by theirs (or theirs by ours where less is better): above 1 we are better.
 
 """
 

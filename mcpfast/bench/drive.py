@@ -12,7 +12,7 @@ from mcpfast import __version__
 from mcpfast.bench import processes
 from mcpfast.bench.plan import Plan
 from mcpfast.bench.result import Result, machine
-from mcpfast.bench.target import Target, started
+from mcpfast.bench.target import END_S, Target, started
 from mcpfast.errors import McpFastError
 
 LOOK_S = 0.05  # how often what is going on is looked at
@@ -35,6 +35,7 @@ class Run:
     server: dict[str, Any] | None
     samples: list[bytes | None] = field(default_factory=list)  # a right answer to each step
     last_answer: bytes = b""
+    was_killed: bool = False  # the server, which stayed when its input had ended
 
     @property
     def wrong(self) -> dict[str, int]:
@@ -97,6 +98,7 @@ def drive_target(
         done = run(replace(plan, pipe=child.pipe, address=None), pid=child.pid, watch=watch)
         if done.outcome["failure"]:
             done.outcome["failure"] += child.epitaph()
+    done.was_killed = child.was_killed
     return done
 
 
@@ -172,6 +174,8 @@ def result_of(done: Run, plan: Plan, *, target: str, era: str, name: str = "") -
         first_error=outcome["first_error"],
     )
     result.warnings += warnings(result, failure)
+    if done.was_killed:
+        result.warnings.append(f"the server was still there {END_S:g} s after its input had ended: killed")
     return result
 
 

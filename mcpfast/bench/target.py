@@ -112,6 +112,7 @@ class Child:
 
     process: subprocess.Popen[bytes]
     pipe: tuple[int, int]
+    was_killed: bool = False  # it stayed when its input had ended
 
     @property
     def pid(self) -> int:
@@ -151,13 +152,15 @@ def started(target: Target, *, processor: int | None = None, quiet: bool = False
     pipe = process.stdout.fileno(), process.stdin.fileno()
     for end in pipe:
         os.set_blocking(end, False)
+    child = Child(process, pipe)
     try:
-        yield Child(process, pipe)
+        yield child
     finally:
-        _end(process)
+        _end(child)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(child: Child) -> None:
+    process = child.process
     assert process.stdin is not None and process.stdout is not None
     try:
         process.stdin.close()
@@ -166,7 +169,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(END_S)
     except subprocess.TimeoutExpired:
-        print(f"the server was still there {END_S:g} s after its input had ended: killed", file=sys.stderr)
+        child.was_killed = True
         process.terminate()
         try:
             process.wait(1)

@@ -12,9 +12,8 @@ from typing import Any
 import aiohttp
 import msgspec
 from redis.asyncio import ConnectionPool, Redis
-from yarl import URL
-
 from work import API, REDIS
+from yarl import URL
 
 CONNECTIONS_MAX = 256
 
