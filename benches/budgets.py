@@ -31,5 +31,18 @@ class Budget:
 
 
 def budgets() -> dict[str, Budget]:
-    """All budgets by the name of their figure, in the order of the file."""
-    return {name: Budget(name=name, **row) for name, row in tomllib.loads(FILE.read_text()).items()}
+    """All budgets by the name of their figure, in the order of the file; those of `[latency]` once for each row."""
+    told = tomllib.loads(FILE.read_text())
+    latency = told.pop("latency")
+    found = {name: Budget(name=name, **row) for name, row in told.items()}
+    for row in latency.pop("rows"):
+        transport, era = row.rsplit(" ", 1)
+        for kind, rule in latency.items():
+            if transport not in rule["transports"]:
+                continue
+            name = f"{transport}_{era[:4]}_{kind}"
+            own = rule.get("own", {}).get(transport, {})
+            says = f"{transport}, {era}: {rule['says']}"
+            limits = {"bar": rule["bar"], "aim": rule["aim"], **own}
+            found[name] = Budget(name, says, rule["unit"], rule["better"], limits["bar"], limits["aim"])
+    return found

@@ -65,6 +65,10 @@ def figure(function: Callable[[Setting], Measured]) -> Callable[[Setting], Measu
     return function
 
 
+def figure_named(name: str, measure: Callable[[Setting], Measured]) -> None:
+    FIGURES[name] = measure
+
+
 # ---- rates -----------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import benches.figures_http  # noqa: F401  (adds its figures to FIGURES)
+import benches.figures_http
+import benches.figures_latency  # noqa: F401  (both add their figures to FIGURES)
 from benches.budgets import Budget, budgets
 from benches.figures import ECHO, FIGURES, Measured, Setting, Skipped
 from benches.load import RunFailed, Shape, drive

@@ -277,19 +277,12 @@ HOLDS: dict[str, Callable[[int], float]] = {
 @pytest.mark.parametrize("shape", list(HOLDS))
 def test_percentiles_of_known_delays_are_right_within_two_percent(tmp_path: Path, shape: str) -> None:
     seen = []
-    for _ in range(
-        5
-    ):  # a neighbour on the processor may spoil one: it adds to both, but not to the same calls
+    for _ in range(12):  # a neighbour on the processor for some seconds spoils a few
         outcome, took = held_run(tmp_path, HOLDS[shape], calls=200)
         at = quantiles(took, n=1000, method="inclusive")
-        pairs = [
-            (outcome["latency_us"][name], at[place])
-            for name, place in (("p50", 499), ("p90", 899), ("p99", 989))
-        ]
-        seen.append(pairs)
-        if all(
-            told == pytest.approx(true, rel=0.02, abs=60) for told, true in pairs
-        ):  # 60 us: the way there and back
+        told = [outcome["latency_us"][name] for name in ("p50", "p90", "p99")]
+        seen.append((told, [at[499], at[899], at[989]]))
+        if told == pytest.approx(seen[-1][1], rel=0.02, abs=60):  # 60 us: the way there and back
             return
     pytest.fail(f"told and true: {seen}")
 

@@ -17,7 +17,8 @@ if not (ROOT / "benches").is_dir():
     pytest.skip("the benches are not part of this distribution", allow_module_level=True)
 sys.path.append(str(ROOT))
 
-import benches.figures_http  # noqa: F401  (adds its figures to FIGURES)
+import benches.figures_http
+import benches.figures_latency  # noqa: F401  (both add their figures to FIGURES)
 from benches import build, gate
 from benches.budgets import Budget, budgets
 from benches.figures import ECHO, FIGURES, Measured, canned_result
