@@ -27,8 +27,9 @@ cdef enum:
 
 cdef enum Kind:
     KIND_BODY = 0    # the handler gives the result's JSON
-    KIND_TEXT = 1    # a str, as text and structured content
-    KIND_ENCODE = 2  # anything else: encode(value, wire) gives the result's JSON
+    KIND_ENCODE = 1  # encode(value, wire) gives the result's JSON
+    KIND_TEXT = 2    # a str is text and structured content; what else is returned goes by `encode`
+    KIND_ALONE = 3   # a str is text alone; the rest the same
 
 
 cdef class Entry:

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 BODY: int
-TEXT: int
 ENCODE: int
+TEXT: int
+ALONE: int
 
 class Entry:
     name: str

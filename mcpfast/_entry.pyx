@@ -35,7 +35,7 @@ cdef extern from *:
         OBJECT_MEMBER "T_OBJECT_EX"
 
 
-BODY, TEXT, ENCODE = KIND_BODY, KIND_TEXT, KIND_ENCODE  # for the rooms above
+BODY, ENCODE, TEXT, ALONE = KIND_BODY, KIND_ENCODE, KIND_TEXT, KIND_ALONE  # for the rooms above
 
 cdef bytes NO_ARGUMENTS = b"{}"
 cdef dict SCALAR_KINDS = {str: SCALAR_STRING, int: SCALAR_INTEGER, bool: SCALAR_BOOLEAN}

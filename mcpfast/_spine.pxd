@@ -109,7 +109,7 @@ cdef class Channel(Source):
     cdef int register(self, Request request, object task) except -1
     cdef int stop_if_closed(self, Request request) except -1
     cdef int answer(self, span_t id, Request request, Entry entry, Wire wire, PyObject* value) except -1
-    cdef int put_text(self, span_t id, Wire wire, const char* text, Py_ssize_t count) except -1
+    cdef int put_text(self, span_t id, Wire wire, const char* text, Py_ssize_t count, bint structured) except -1
     cdef inline int open_line(self, span_t id, size_t more) except -1
     cdef int put(self, bytes line) except -1
     cdef int received(self, size_t count) except -1

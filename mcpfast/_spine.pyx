@@ -656,10 +656,10 @@ cdef class Channel(Source):
         if request is not None and request.cancelled is not None:
             return self.over(request, self.outbox.waiting(), "cancelled")
         try:
-            if entry.kind == KIND_TEXT and PyUnicode_CheckExact(<object>value):
+            if entry.kind >= KIND_TEXT and PyUnicode_CheckExact(<object>value):
                 text = PyUnicode_AsUTF8AndSize(<object>value, &count)
                 mark = self.outbox.waiting()
-                self.put_text(id, wire, text, count)
+                self.put_text(id, wire, text, count, wire.structured and entry.kind == KIND_TEXT)
             else:
                 body = <object>value if entry.kind == KIND_BODY else entry.encode(<object>value, wire)
                 mark = self.outbox.waiting()  # what encodes is the user's, and may have sent something, or closed the channel
@@ -686,11 +686,11 @@ cdef class Channel(Source):
         return 0
 
     @cython.final
-    cdef int put_text(self, span_t id, Wire wire, const char* text, Py_ssize_t count) except -1:
-        "A str result: as a text block and, where the revision has it, once more as structured content."
+    cdef int put_text(self, span_t id, Wire wire, const char* text, Py_ssize_t count, bint structured) except -1:
+        "A str result: as a text block and, `structured`, once more as structured content."
         cdef Outbox outbox = self.outbox
         cdef bytes opening = wire.text_open
-        cdef bytes closing = wire.both_close if wire.structured else wire.text_close
+        cdef bytes closing = wire.both_close if structured else wire.text_close
         cdef size_t first, escaped
         cdef Py_ssize_t done = 0, piece
         self.open_line(id, PyBytes_GET_SIZE(opening))
@@ -702,7 +702,7 @@ cdef class Channel(Source):
             outbox.end += scan_write_string(outbox.data + outbox.end, text + done, piece)
             done += piece
         escaped = outbox.waiting() - first
-        if wire.structured:
+        if structured:
             opening = wire.both_open
             outbox.need(escaped + PyBytes_GET_SIZE(opening) + PyBytes_GET_SIZE(closing))
             outbox.put(PyBytes_AS_STRING(opening), PyBytes_GET_SIZE(opening))
