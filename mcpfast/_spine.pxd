@@ -64,6 +64,7 @@ cdef class Engine:
     cdef readonly int depth_max
     cdef readonly size_t frame_bytes_max, id_bytes_max, output_high_bytes, output_low_bytes, output_bytes_max, output_cork_bytes
     cdef readonly Py_ssize_t connection_calls_max
+    cdef readonly size_t answered  # requests that got an answer, since the start
     cdef Entry routed
     cdef void* served_last  # the channel, only to be compared
     cdef list unflushed     # channels whose answers leave together

@@ -66,6 +66,7 @@ class Engine:
     output_bytes_max: int
     output_cork_bytes: int
     connection_calls_max: int
+    answered: int
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

@@ -16,6 +16,7 @@ server/dispatch.py). Every doubt goes there too, so that each refusal has one au
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
+from cpython.time cimport monotonic
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdlib cimport free
 from libc.string cimport memchr, memcpy
@@ -77,7 +78,8 @@ cdef class Request:
 
     `id`, `progress_token` and `version` (as `_meta` names it) are raw JSON, `params` the raw JSON object; None for absent.
     `cancelled` is None or the reason, and then
-    nothing is answered any more; `alive` ends with the answer. `state` is the upper room's.
+    nothing is answered any more; `alive` ends with the answer. `state` is the upper room's. `started_s` is of the clock
+    `time.monotonic`.
     """
 
     def cancel(self, reason):
@@ -605,8 +607,8 @@ cdef class Channel(Source):
         request.batch = self.batch
         if self.batch is not None:
             self.batch.pending += 1
+        request.started_s = monotonic()  # for everyone: how old a call is can be asked at any time (`mcpfast top`)
         if self.engine.observer is not None:
-            request.started_s = self.engine.loop.time()
             self.engine.observer.request_started(request)
         return request
 
@@ -671,7 +673,8 @@ cdef class Channel(Source):
             if self.outbox.waiting() > mark:
                 self.outbox.end = self.outbox.sent + mark  # half an answer, for want of memory
             return self.fail(id, request, entry, wire, error)
-        if request is None and self.batch is None:  # nobody counts
+        if request is None and self.batch is None:  # nobody counts but the engine
+            self.engine.answered += 1
             return self.flush_soon()
         return self.over(request, mark, "ok")
 
@@ -736,9 +739,10 @@ cdef class Channel(Source):
         "The answer stands in the outbox from `mark` on (counted from `sent`); a batch takes it out again and keeps it."
         cdef Batch batch = self.batch if request is None else request.batch
         cdef size_t bytes_out = self.outbox.waiting() - mark
+        self.engine.answered += bytes_out != 0
         if request is not None:
             if request.alive and self.engine.observer is not None:
-                self.engine.observer.request_ended(request, outcome, self.engine.loop.time() - request.started_s, bytes_out)
+                self.engine.observer.request_ended(request, outcome, monotonic() - request.started_s, bytes_out)
             request.alive = False
         if batch is not None:
             if bytes_out:
