@@ -53,6 +53,7 @@ class _Call(CancelFlag):
         "lane",
         "queued",
         "result",
+        "thread",
     )
 
     def __init__(
@@ -73,6 +74,7 @@ class _Call(CancelFlag):
         self.home = home
         self.lane = lane
         self.queued = False  # guarded by the pool's lock
+        self.thread = 0  # that runs it
         self.future: Future[None] = home.loop.create_future()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -80,6 +82,7 @@ class _Call(CancelFlag):
     def execute(self) -> None:
         """In the worker thread. Never raises: what `fn` raises is kept for who awaits."""
         context, self._context = self._context, None
+        self.thread = threading.get_ident()
         try:
             if context is not None:
                 self.result = context.run(self._enter)
@@ -237,6 +240,11 @@ class ThreadPool:
         """How many threads there are, calls that wait for one, and calls that run: `{"threads", "queued", "running"}`."""
         with self._lock:
             return {"threads": self._threads, "queued": self._queued, "running": len(self._active)}
+
+    def threads_of_calls(self) -> dict[Future[None], int]:
+        """The thread (`threading.get_ident`) of each call that runs now, by the future that its Task waits for."""
+        with self._lock:
+            return {call.future: call.thread for call in self._active if call.thread}
 
     # ---------------------------------------------------------------- from the loop
 

@@ -409,7 +409,13 @@ class MCPServer(Generic[LifespanT]):
             lane = getattr(asyncio.current_task().get_coro(), "source", None)  # type: ignore[union-attr]
             return await (self._threads or self.threads()).run_in(lane, fn, *args, **named)
 
+        in_thread.__wrapped__ = fn  # type: ignore[attr-defined]  # whose code it is, for who looks into a live server
         return in_thread
+
+    @property
+    def pool(self) -> ThreadPool | None:
+        """The worker threads; None before the first call of a `def`."""
+        return self._threads
 
     def threads(self) -> ThreadPool:
         with self._lock:
