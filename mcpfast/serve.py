@@ -20,6 +20,7 @@ from mcpfast.server.host import Host
 from mcpfast.transports.addresses import FORMS, WEB, Address, parse
 
 if TYPE_CHECKING:
+    from mcpfast.live.door import Door
     from mcpfast.server.app import MCPServer
     from mcpfast.transports.sockets import Listener
     from mcpfast.transports.stdio import Diversion, Stdio
@@ -212,6 +213,7 @@ class Serving:
         self._listeners: list[Listener | HttpListener] = []
         self._stdio: Stdio | None = None
         self._draining = False
+        self._door: Door | None = None
 
     async def open(self, addresses: Sequence[Address], diverted: Diversion | None) -> None:
         for address in addresses:
@@ -266,7 +268,22 @@ class Serving:
         if not self.ended.done():
             self.ended.set_result(None)
 
+    def ring(self) -> None:
+        """Somebody wants to look into this server (`mcpfast top`, `mcpfast profile loop`); nothing of it is loaded before."""
+        if self._door is None:
+            from mcpfast.live.door import Door
+
+            self._door = Door(self.host, [str(address) for address in self.addresses], self._exchanges)
+        self._door.ring()
+
+    def _exchanges(self) -> list[Any]:
+        """Those over HTTP, of all addresses."""
+        endpoints = [getattr(listener, "endpoint", None) for listener in self._listeners]
+        return [exchange for endpoint in endpoints if endpoint is not None for exchange in endpoint.exchanges]
+
     def close(self) -> None:
+        if self._door is not None:
+            self._door.close()
         for listener in self._listeners:
             listener.close()
         if self._stdio is not None:
@@ -318,7 +335,7 @@ def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
 
 @contextlib.contextmanager
 def _signals(serving: Serving) -> Any:
-    """SIGTERM, SIGINT and SIGHUP begin the drain; only the main thread can be told of signals."""
+    """SIGTERM, SIGINT and SIGHUP begin the drain, SIGURG opens the door; only the main thread can be told of signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -328,6 +345,10 @@ def _signals(serving: Serving) -> Any:
         ours.append(signal.SIGHUP)
     for number in ours:
         loop.add_signal_handler(number, serving.drain, number)
+    # SIGURG, because a process that does not know it ignores it: whoever is rung by a wrong pid is not hurt.
+    if sys.platform == "linux" and signal.getsignal(signal.SIGURG) is signal.SIG_DFL:
+        loop.add_signal_handler(signal.SIGURG, serving.ring)
+        ours.append(signal.SIGURG)
     try:
         yield
     finally:
