@@ -1,8 +1,9 @@
-"""`mcpfast profile`: the command line, from options to exit code."""
+"""`mcpfast profile`, `mcpfast profile loop` and `mcpfast profile gc`: the command lines, from options to exit code."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from mcpfast.arguments import Parser, Refusal
 from mcpfast.profile import ProfileFailed
 from mcpfast.profile.load import Load
 from mcpfast.profile.progress import progress
-from mcpfast.profile.session import INSTRUMENTS, profile
+from mcpfast.profile.session import INSIDE, INSTRUMENTS, profile
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -40,6 +41,32 @@ The instruments:
 py-spy, perf and memray look at live servers, too. Without --tool and --load the tool `echo` is called. What is missing is told
 with the command that installs it. Exit code 1: there is no profile; 2: wrong options."""
 
+LOOP = """\
+Start an MCP server that mcpfast runs, call it, and report each stall of its event loop with the stack that caused it; or watch
+one that runs already, while its own clients call it."""
+LOOP_EPILOG = """\
+examples:
+  mcpfast profile loop notes.py --tool add --args '{"a": 1, "b": 2}'
+  mcpfast profile loop notes.py --load scenario.toml --duration 60 --json stalls.json
+  mcpfast profile loop --pid 4711 --threshold-ms 100        a live server, called by its own clients
+  mcpfast profile loop http://127.0.0.1:8000/mcp --tool add  a live server of this machine, called by us
+  mcpfast profile loop --tool echo -- python server.py      over stdio
+
+A server has a door for this (Linux) when it was started by server.run() or `mcpfast run`. It opens for its own user and root, for
+one visitor at a time; before, it costs nothing. Exit code 1: there is no profile; 2: wrong options."""
+GC = """\
+Start an MCP server that mcpfast runs, call it, and report each pause of its garbage collector, and what to do about them; or
+watch one that runs already, while its own clients call it."""
+GC_EPILOG = """\
+examples:
+  mcpfast profile gc notes.py --tool add --args '{"a": 1, "b": 2}'
+  mcpfast profile gc notes.py --load scenario.toml --duration 60 --json pauses.json
+  mcpfast profile gc --pid 4711                             a live server, called by its own clients
+  mcpfast profile gc http://127.0.0.1:8000/mcp --tool add   a live server of this machine, called by us
+
+A server has a door for this (Linux) when it was started by server.run() or `mcpfast run`. It opens for its own user and root, for
+one visitor at a time; before, it costs nothing. Exit code 1: there is no profile; 2: wrong options."""
+
 
 def parser() -> argparse.ArgumentParser:
     made = Parser(
@@ -49,18 +76,45 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(
-        "target",
-        metavar="TARGET",
-        nargs="?",
-        help="FILE.py[:OBJECT], the address of a live server, or -- COMMAND",
-    )
-    made.add_argument(
         "--with",
         dest="instrument",
         default="py-spy",
         choices=INSTRUMENTS,
         metavar="INSTRUMENT",
         help=f"{', '.join(INSTRUMENTS)} (py-spy)",
+    )
+    _add_options(made)
+    made.set_defaults(threshold_ms=20.0, json=None)
+    return made
+
+
+def inside_parser(word: str) -> argparse.ArgumentParser:
+    """Of `mcpfast profile loop` or `gc`."""
+    made = Parser(
+        prog=f"mcpfast profile {word}",
+        description=LOOP if word == "loop" else GC,
+        epilog=LOOP_EPILOG if word == "loop" else GC_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    told = _add_options(made, counts=False)
+    told.add_argument(
+        "--json", metavar="FILE", help="write the figures as JSON (- for stdout, and nothing else)"
+    )
+    made.set_defaults(instrument=word, calls=0, threshold_ms=20.0)
+    if word == "loop":
+        made.add_argument(
+            "--threshold-ms", type=float, metavar="MS", help="a stall is what lasts at least so long (20)"
+        )
+    return made
+
+
+def _add_options(made: argparse.ArgumentParser, *, counts: bool = True) -> Any:
+    """What all of them share; gives the group of what is told."""
+    made.add_argument(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        help="FILE.py[:OBJECT], the address of a live server, or -- COMMAND",
     )
     made.add_argument(
         "--pid",
@@ -83,30 +137,35 @@ def parser() -> argparse.ArgumentParser:
     seen = made.add_argument_group("how long")
     seen.add_argument("--duration", type=float, default=10.0, metavar="S", help="look for so long (10)")
     seen.add_argument("--warmup", type=float, default=1.0, metavar="S", help="after so long (1)")
-    seen.add_argument(
-        "--calls",
-        type=int,
-        default=0,
-        metavar="N",
-        help="callgrind: N calls instead, to repeat almost to the digit",
-    )
+    if counts:
+        seen.add_argument(
+            "--calls",
+            type=int,
+            default=0,
+            metavar="N",
+            help="callgrind: N calls instead, to repeat almost to the digit",
+        )
     told = made.add_argument_group("what is told")
     told.add_argument("-o", "--output", metavar="DIR", help="the results (a new folder in profiles/)")
     told.add_argument("--open", action="store_true", help="show the page in the browser")
-    return made
+    return told
 
 
 def main(arguments: Sequence[str], command: Sequence[str] = ()) -> int:
     """The exit code. `command` is what stood behind --."""
-    given = parser().parse_args(arguments)
+    inside = next((word for word in INSIDE if list(arguments[:1]) == [word]), None)
+    given = (
+        parser().parse_args(arguments) if inside is None else inside_parser(inside).parse_args(arguments[1:])
+    )
+    said = "mcpfast profile" if inside is None else f"mcpfast profile {inside}"
     try:
         check(given, command)
         return look(given, command)
     except Refusal as error:
-        sys.stderr.write(f"mcpfast profile: {error}\n")
+        sys.stderr.write(f"{said}: {error}\n")
         return WRONG_USAGE
     except ProfileFailed as error:
-        sys.stderr.write(f"mcpfast profile: {error}\n")
+        sys.stderr.write(f"{said}: {error}\n")
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -124,6 +183,21 @@ def check(given: Any, command: Sequence[str]) -> None:
         raise Refusal("--load says what is called: no --tool or --args beside it")
     if given.duration <= 0 or given.warmup < 0 or given.calls < 0:
         raise Refusal("--duration is more than 0; --warmup and --calls are not less")
+    if given.threshold_ms < 5:
+        raise Refusal(
+            "--threshold-ms is at least 5: loops count in whole milliseconds, and machines have moods"
+        )
+
+
+def write_json(file: str, figures: dict[str, Any]) -> None:
+    told = json.dumps(figures, indent=2) + "\n"
+    if file == "-":
+        sys.stdout.write(told)
+        return
+    try:
+        Path(file).write_text(told)
+    except OSError as error:
+        raise ProfileFailed(f"--json {file}: {error.strerror}") from None
 
 
 def look(given: Any, command: Sequence[str]) -> int:
@@ -148,11 +222,15 @@ def look(given: Any, command: Sequence[str]) -> int:
         seconds=given.duration,
         warmup=given.warmup,
         calls=given.calls,
+        threshold_s=given.threshold_ms / 1000,
         # A new folder for each session: what was measured before stays.
         folder=given.output or Path("profiles", time.strftime(f"{given.instrument}-%Y%m%d-%H%M%S")),
         progress=progress(),
     )
-    sys.stdout.write(report.text())
+    if given.json is not None and report.figures is not None:
+        write_json(given.json, report.figures)
+    if given.json != "-":
+        sys.stdout.write(report.text())
     sys.stdout.flush()
     if given.open:
         import webbrowser

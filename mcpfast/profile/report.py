@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PARAGRAPH = re.compile(r"\n\s*\n")
 CODE = re.compile(r"`([^`]+)`")
@@ -26,12 +27,22 @@ class Report:
     reading: str  # the page of words: paragraphs, and lists of lines that begin with "- "
     facts: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    picture: Path | None = None  # an SVG
+    picture: Path | None = None  # a flame graph
+    plot: Path | None = None  # what happened over time, above it
+    more: Sequence[
+        tuple[str, Sequence[str], Sequence[Sequence[str]]]
+    ] = ()  # tables below: title, columns, rows
+    figures: dict[str, Any] | None = None  # for --json
+
+    def tables(self) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
+        return [(self.title, self.columns, self.rows), *self.more]
 
     def text(self) -> str:
         """For a terminal."""
         lines = [*self.facts, *(f"WARNING: {warning}" for warning in self.warnings), ""]
-        lines += [f"{self.title}:", "", *table(self.columns, self.rows), ""]
+        for title, columns, rows in self.tables():
+            if rows:
+                lines += [f"{title}:", "", *table(columns, rows), ""]
         lines += ["The results:", ""]
         wide = max(len(str(path)) for path, _ in self.files)
         lines += [f"  {path!s:{wide}}  {what}" for path, what in self.files]
@@ -47,28 +58,36 @@ class Report:
             for path, what in self.files
             if path.name != "index.html"
         )
-        picture = (
-            f'<object data="{self.picture.name}" type="image/svg+xml" aria-label="flame graph"></object>'
-            f'<p class="dim"><a href="{self.picture.name}">The picture on a page of its own</a></p>'
-            if self.picture
-            else ""
-        )
-        head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows
-        )
+        pictures = [(self.plot, "over time"), (self.picture, "flame graph")]
         return PAGE.format(
             style=STYLE,
             title=html.escape(title),
             facts="<br>".join(html.escape(fact) for fact in self.facts[1:]),
             warnings="".join(f'<p class="warning">{html.escape(warning)}</p>' for warning in self.warnings),
-            table_title=html.escape(self.title),
-            table=f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
-            picture=picture,
+            tables="".join(table_html(*one) for one in self.tables() if one[2]),
+            pictures="".join(picture_html(path, what) for path, what in pictures if path is not None),
             links=links,
             instrument=html.escape(self.instrument),
             reading=reading_html(self.reading),
         )
+
+
+def picture_html(path: Path, what: str) -> str:
+    name = html.escape(path.name)
+    return (
+        f'<object data="{name}" type="image/svg+xml" aria-label="{what}"></object>'
+        f'<p class="dim"><a href="{name}">The picture on a page of its own</a></p>'
+    )
+
+
+def table_html(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return (
+        f"<h2>{html.escape(title)}</h2>\n<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>\n"
+    )
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -144,9 +163,8 @@ PAGE = """\
 <title>{title}</title><style>{style}</style></head><body>
 <h1>{title}</h1>
 <p>{facts}</p>{warnings}
-{picture}
-<h2>{table_title}</h2>
-{table}
+{pictures}
+{tables}
 <h2>The files</h2>
 <ul>{links}</ul>
 <h2>How to read them ({instrument})</h2>

@@ -1,7 +1,8 @@
 """One profiling session: the server is started, called and looked at, and what was seen is told.
 
 Two kinds of instrument there are. Those that *attach* look at a process that serves already (py-spy, perf, memray on a live
-server). Those that *wrap* are what the server runs in, from its first line to its last (callgrind, scalene, memray).
+server; loop and gc, which a server of ours lets in itself). Those that *wrap* are what the server runs in, from its first
+line to its last (callgrind, scalene, memray).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ INSTRUMENTS = {
     "scalene": "scalene",
     "callgrind": "callgrind",
 }
+INSIDE = {"loop": "loop", "gc": "gc"}  # words of their own: they look from inside a server of ours
 START_S = 30.0  # until a server listens; one that runs in an instrument takes longer
 WRAPPED_START_S = 180.0
 END_S = 60.0  # until it has ended and its instrument has written what it saw
@@ -70,6 +72,7 @@ class Session:
     private: Path  # for everything else; removed at the end
     progress: Progress
     environment: dict[str, str] = field(default_factory=dict)  # what the server sees beside ours
+    threshold_s: float = 0.02  # loop: from here on it is a stall
 
     @contextmanager
     def called(self, lead_s: float = 1) -> Iterator[Seen]:
@@ -205,7 +208,7 @@ class Session:
 
 
 def instrument(name: str) -> Instrument:
-    return cast(Instrument, import_module(f"mcpfast.profile.{INSTRUMENTS[name]}"))
+    return cast(Instrument, import_module(f"mcpfast.profile.{(INSTRUMENTS | INSIDE)[name]}"))
 
 
 def profile(
@@ -219,6 +222,7 @@ def profile(
     seconds: float = 10,
     warmup: float = 1,
     calls: int = 0,
+    threshold_s: float = 0.02,
     folder: str | Path,
     progress: Progress | None = None,
 ) -> Report:
@@ -226,7 +230,7 @@ def profile(
 
     The server is a `file` of ours, a `command` that serves over stdio, or a live one of this machine: a process `pid`, or who
     listens on `address` (tcp://, unix://, http://, ws://). Without an address it is called only by its own clients. `calls`:
-    this many instead of `seconds`, where an instrument counts rather than samples.
+    this many instead of `seconds`, where an instrument counts rather than samples. `threshold_s`: what is a stall of the loop.
 
     Raises ProfileFailed: the instrument is not there or may not look, or the server does not start, answer or go on living.
     """
@@ -246,6 +250,7 @@ def profile(
         session = Session(
             target, load or Load(), seconds, warmup, calls, into, private, progress or Progress()
         )
+        session.threshold_s = threshold_s
         report = with_what.look(session)
     report.facts.insert(0, target.title)
     report.facts.append(f"{time.strftime('%Y-%m-%d %H:%M')}, {machine()}")
