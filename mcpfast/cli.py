@@ -82,6 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mcpfast.profile.command import main as profile
 
         return profile(given[1:], behind)
+    if given[:1] == ["top"]:
+        from mcpfast.live.top import main as top
+
+        return top(given[1:], behind)
     options = _parser().parse_args(given)
     options.behind = behind
     try:
@@ -180,6 +184,9 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("bench", help="drive a server as hard as it can go, and measure it", add_help=False)
     commands.add_parser("profile", help="see where a server's time or memory goes", add_help=False)
+    commands.add_parser(
+        "top", help="look into a live server: sessions, calls in flight, queues", add_help=False
+    )
     command("version", "Show the version.", _version)
     return parser
 
