@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 import os
 import pty
@@ -28,6 +30,7 @@ from mcpfast.live.caller import NoDoor, Visit, ringable, visit
 from mcpfast.live.door import Door
 from mcpfast.live.lag import LagMeter
 from mcpfast.live.messages import Greeting, Pause, Refused, Snapshot, Taken, Watch
+from mcpfast.serve import serve
 from mcpfast.server.host import Host
 from tests.wire import connected, run
 
@@ -80,6 +83,14 @@ async def cycles(count: int) -> int:
 @server.tool
 async def echo(text: str) -> str:
     return text
+
+@server.tool
+async def fork() -> int:
+    child = os.fork()
+    if child == 0:
+        time.sleep(20)
+        os._exit(0)
+    return child
 
 @server.tool
 async def much(size: int) -> str:
@@ -522,6 +533,30 @@ def test_a_server_that_ends_takes_the_visitor_along(tmp_path: Path) -> None:
         assert server.stderr is not None and server.stderr.read() == ""
 
 
+def test_serving_that_is_over_has_no_door(tmp_path: Path) -> None:
+    """In a loop that goes on; nobody else would clear up there."""
+    address = f"unix://{tmp_path}/s"
+
+    async def scenario() -> None:
+        others, opened = asyncio.all_tasks(), asyncio.Event()
+        server: MCPServer[Any] = MCPServer("within")
+        serving = asyncio.create_task(serve(server, address, signals=True, ready=lambda _: opened.set()))
+        await opened.wait()
+        with contextlib.ExitStack() as stack:
+            visitor = await aside(stack.enter_context, visit(os.getpid()))
+            await aside(visitor.watch, Watch("gc"))
+            names = {task.get_name() for task in asyncio.all_tasks()}
+            assert "mcpfast-visit" in names and len(gc.callbacks) > before
+            serving.cancel()
+            await asyncio.wait([serving])
+            await asyncio.sleep(0.05)
+            assert asyncio.all_tasks() == others and len(gc.callbacks) == before
+            assert signal.getsignal(signal.SIGURG) is signal.SIG_DFL
+
+    before = len(gc.callbacks)
+    run(scenario())
+
+
 # ------------------------------------------------------------------------------------------------ who may not, and what is wrong
 
 
@@ -558,6 +593,20 @@ def test_the_server_behind_what_started_it(live: tuple[int, str, str], tmp_path:
         with pytest.raises(NoDoor, match=f"has started several servers: --pid {live[0]} or {other.pid}"):
             ringable(os.getpid())
         assert ringable(other.pid) == other.pid
+
+
+def test_what_a_server_has_forked_is_not_asked(live: tuple[int, str, str]) -> None:
+    """It has the handler, too, and no loop that runs."""
+
+    async def scenario() -> None:
+        async with Client(live[1]) as client:
+            child = (await client.call_tool("fork", {})).data
+            try:
+                assert caller.catches(child) and ringable(live[0]) == live[0]
+            finally:
+                os.kill(child, signal.SIGKILL)
+
+    run(scenario())
 
 
 def test_somebody_elses_process_and_another_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 THRESHOLD_S_MIN = 0.005  # loops count in whole milliseconds
 BEAT_S_MAX = 0.005
 LOOK_S, LOOK_S_MAX = 0.005, 0.05  # between two looks at a stall: less and less often, the longer it lasts
+NAP_S_MAX = 0.2  # of the watcher: the visitor may have gone
 STALLS_MAX, LAGS_MAX = 500, 8_192  # kept between two questions of the visitor
 STACKS_MAX = 6  # of one stall
 
 
 class StallWatch:
-    """Made on the loop's own thread. `take` is what was seen, `close` ends it; the thread goes within a beat."""
+    """Made on the loop's own thread. `take` is what was seen, `close` ends it; the thread goes with its next look."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, server: MCPServer[Any], threshold_s: float) -> None:
         self.threshold_s = max(threshold_s, THRESHOLD_S_MIN)
@@ -113,15 +114,17 @@ class StallWatch:
 
     def _watch(self) -> None:
         handlers = Handlers(self._server)
-        pause_s = self.beat_s
+        pause_s = LOOK_S
         while not self._over:
             beat, due_s = self._beats, self._due_s
-            if perf_counter() - due_s < self.threshold_s:
-                pause_s = self.beat_s
-            else:
-                self._look(handlers, beat, due_s)
-                pause_s = min(max(pause_s, LOOK_S) * 1.1, LOOK_S_MAX)
+            early_s = due_s + self.threshold_s - perf_counter()
+            if early_s > 0:  # it can be no stall before that, so nobody is disturbed
+                pause_s = LOOK_S
+                time.sleep(min(early_s, NAP_S_MAX))
+                continue
+            self._look(handlers, beat, due_s)
             time.sleep(pause_s)
+            pause_s = min(pause_s * 1.1, LOOK_S_MAX)
 
     def _look(self, handlers: Handlers, beat: int, due_s: float) -> None:
         """Where the loop's thread stands, while this beat is late."""

@@ -48,7 +48,8 @@ milliseconds, and when it is late by more than the threshold a thread looks wher
 
 Two lies to know: of each stall up to one beat of its beginning is not counted (5 ms, or a quarter of the threshold where that is
 less), so what lasts little longer than the threshold may be missed. And many short calls in one turn of the loop are a stall
-like a long one; then the samples name several places, and the first of them is not more to blame than the others.
+like a long one; then the samples name several places, and the first of them is not more to blame than the others. The
+beats and the looks cost some 2 % of a processor.
 """
 
 
