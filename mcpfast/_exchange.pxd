@@ -52,6 +52,7 @@ cdef class Front:
     cdef readonly bytes path
     cdef readonly set accepts, types, hosts, revisions, versions
     cdef readonly dict origins, sessions
+    cdef readonly bint sessionless
     cdef readonly set plain_tools
     cdef size_t tools_version
 
@@ -62,6 +63,8 @@ cdef class Exchange(Channel):
     cdef readonly double since_s  # of the last byte in, the last event or the last response
     cdef readonly bint modern     # the era of the exchange
     cdef public object own        # the session of modern requests on this connection, made with the first
+    cdef object spare             # without sessions: that of the message before, or None
+    cdef bytes spare_version      # and what its header said
     cdef public object recording  # keeps the events of this exchange for a client that comes back, or None
     cdef public bytes extra       # headers that go with the response, each with its end of line
     cdef public object tied       # whoever is to be told (`lost(reason)`) when the client goes, or None
@@ -74,6 +77,7 @@ cdef class Exchange(Channel):
     cdef bint known_good(self, Head head) except -1
     cdef int message_in(self, Head head, const char* at, size_t count) except -1
     cdef bint choose(self, int kind, frame_t* frame, Head head) except -1
+    cdef object spared(self, int kind, frame_t* frame, bytes version)
     cdef bint mirrored(self, frame_t* frame, Head head) except -1
     cdef int status_of(self, const char* at, size_t count) except -1
     cdef int answer_now(self, const char* at, size_t count) except -1

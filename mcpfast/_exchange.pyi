@@ -35,6 +35,7 @@ class Front:
     plain_tools: set[bytes]
     versions: set[bytes]
     sessions: dict[bytes, Any] | None
+    sessionless: bool
     def __init__(
         self,
         engine: Engine,
@@ -43,6 +44,7 @@ class Front:
         revisions: set[bytes],
         versions: set[bytes],
         sessions: dict[bytes, Any] | None,
+        sessionless: bool,
     ) -> None: ...
 
 class Exchange(Channel):

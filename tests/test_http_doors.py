@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mcpfast import HttpRequest, HttpResponse, MCPServer
+from mcpfast import Context, HttpRequest, HttpResponse, MCPServer
 from mcpfast.errors import AddressError, RegistrationError
 from mcpfast.server.sealed import KeyRing
 from mcpfast.transports.web.access import Access, Refused
@@ -172,6 +172,45 @@ def test_without_sessions_each_message_stands_alone() -> None:
                 )
                 assert [m.get("method") for m in stepped.messages] == [*["notifications/progress"] * 2, None]
                 assert not listener.host.sessions and not listener.endpoint._sessions.kept
+
+    run(scenario())
+
+
+def test_without_sessions_nothing_of_a_message_reaches_the_next_on_its_connection() -> None:
+    """A session that a message left as it was made serves the next one; each that it changed, or that somebody keeps, does not."""
+    server: MCPServer[Any] = MCPServer("alone", version="1")
+    kept: list[Any] = []
+
+    @server.tool
+    async def which(keep: bool, ctx: Context) -> str:
+        session = ctx.request._request.channel.session
+        if keep:
+            kept.append(session)
+        return f"{id(session)} {session.log_level} {session.revision.version}"
+
+    async def scenario() -> None:
+        async with serving(server, session_mode="off") as (_, port):
+            async with await connect(port) as browser:
+
+                async def called(version: str = "2025-06-18", *, keep: bool = False) -> list[str]:
+                    asked = rpc("tools/call", {"name": "which", "arguments": {"keep": keep}})
+                    answer = await browser.ask(asked, MCP_Protocol_Version=version)
+                    told: str = answer.messages[0]["result"]["content"][0]["text"]
+                    return told.split()
+
+                first = await called()
+                assert await called() == first
+                other = await called("2025-11-25")
+                assert other[2] == "2025-11-25"
+                kept_one = await called("2025-11-25", keep=True)
+                assert (await called("2025-11-25"))[0] != kept_one[0]
+                kept.clear()
+                level = rpc("logging/setLevel", {"level": "error"})
+                assert (await browser.ask(level, MCP_Protocol_Version="2025-06-18")).status == 200
+                assert (await called())[1] == "None"
+                init = {"protocolVersion": "2025-06-18", "clientInfo": {"name": "x", "version": "1"}}
+                assert (await browser.ask(rpc("initialize", {**init, "capabilities": {}}))).status == 200
+                assert (await called())[1:] == ["None", "2025-06-18"]
 
     run(scenario())
 

@@ -77,7 +77,8 @@ class Endpoint:
         revisions = {version.encode() for version in MODERN_VERSIONS}
         versions = {version.encode() for version in BY_VERSION}
         sessions: Any = self._sessions.kept if self._sessions.ids_are_all else None
-        self.front = Front(host.engine, self, path.encode(), revisions, versions, sessions)
+        sessionless = not self._sessions.offered
+        self.front = Front(host.engine, self, path.encode(), revisions, versions, sessions, sessionless)
 
     # ---------------------------------------------------------------- who may ask
 

@@ -112,6 +112,18 @@ class HttpSession(Session):
         """A request is under way, or its stream is open."""
         return bool(self.exchanges) or self.channel.stream is not None
 
+    @property
+    def as_made(self) -> bool:
+        """No message has left anything in it, and none is under way."""
+        outlet = self.channel
+        return (
+            self.state is legacy.READY
+            and self.log_level is self.client_info is self.subscriptions is self.listens is None
+            and self._last_question == 0
+            and not (self.capabilities or self.exchanges or self.recordings or outlet.backlog)
+            and outlet.stream is self.id is None
+        )
+
     def find(self, id_: bytes) -> Any:
         """The request in flight with this id, on whichever connection it came."""
         for exchange in self.exchanges:
