@@ -1,7 +1,8 @@
-"""The shop's work with the best clients that we found, by CPU time a call: aiohttp, and redis-py with hiredis.
+"""The shop's work with the best clients that we found, by CPU time a call: pyreqwest, and redis-py with hiredis.
 
-aiohttp takes 60 % less than httpx. redis-py: a plain pool (the blocking one makes a timer for each command), one pipeline where
-several commands go out together; typed JSON by msgspec, which reads only what is asked for.
+A GET is 39 us with pyreqwest (the HTTP client of the Rust peers, called from Python), 67 with aiohttp. redis-py: 44 us a command
+without its own timer for each, 49 with it; a plain pool (the blocking one makes a timer, too), one pipeline where several
+commands go out together. coredis is 138 us, valkey-glide 96. Typed JSON by msgspec, which reads only what is asked for.
 """
 
 from __future__ import annotations
@@ -9,11 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import aiohttp
 import msgspec
+from pyreqwest.client import Client, ClientBuilder
 from redis.asyncio import ConnectionPool, Redis
 from work import API, REDIS
-from yarl import URL
 
 CONNECTIONS_MAX = 256
 
@@ -47,41 +47,24 @@ JSON = {"Content-Type": "application/json"}
 
 
 class BestWork:
-    """As `Work`; made inside the running loop, when it is first needed."""
+    """As `Work`."""
 
     def __init__(self, server_type: str) -> None:
         self.server_type = server_type
-        self._http: aiohttp.ClientSession | None = None
-        self.redis = Redis(connection_pool=ConnectionPool.from_url(REDIS, max_connections=CONNECTIONS_MAX))
-
-    @property
-    def http(self) -> aiohttp.ClientSession:
-        if self._http is None:
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX)
-            self._http = aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(None)
-            )
-        return self._http
-
-    async def get(self, url: str) -> bytes:
-        async with self.http.get(URL(url, encoded=True)) as response:
-            return await response.read()
+        self.http: Client = ClientBuilder().max_connections(CONNECTIONS_MAX).http1_only().build()
+        pool = ConnectionPool.from_url(REDIS, max_connections=CONNECTIONS_MAX, socket_timeout=None)
+        self.redis = Redis(connection_pool=pool)
 
     async def fetch(self, endpoint: str) -> dict[str, Any]:
-        async with self.http.get(endpoint) as response:
-            return {"status": response.status, "data": msgspec.Raw(await response.read())}
+        response = await self.http.get(endpoint).build().send()
+        return {"status": response.status, "data": msgspec.Raw(bytes(await response.bytes()))}
 
     async def search(self, category: str, min_price: float, max_price: float, limit: int) -> dict[str, Any]:
-        url = URL(f"{API}/products/search") % {
-            "category": category,
-            "min_price": min_price,
-            "max_price": max_price,
-            "limit": limit,
-        }
-        popular = asyncio.ensure_future(self.redis.zrevrange("bench:popular", 0, 9))
+        query = {"category": category, "min_price": min_price, "max_price": max_price, "limit": limit}
+        popular = asyncio.create_task(self.redis.zrevrange("bench:popular", 0, 9))
         try:
-            async with self.http.get(url) as response:
-                found = FOUND.decode(await response.read())
+            response = await self.http.get(f"{API}/products/search").query(query).build().send()
+            found = FOUND.decode(await response.bytes())
         finally:
             members = await popular
         ids = [int(member[len(b"product:") :]) for member in members]
@@ -99,9 +82,10 @@ class BestWork:
     async def cart(self, user_id: str) -> dict[str, Any]:
         cart = await self.redis.hgetall(f"bench:cart:{user_id}")
         items = ITEMS.decode(cart[b"items"])
-        history = asyncio.ensure_future(self.redis.lrange(f"bench:history:{user_id}", 0, 4))
+        history = asyncio.create_task(self.redis.lrange(f"bench:history:{user_id}", 0, 4))
         try:
-            product = await self.get(f"{API}/products/{items[0].product_id}")
+            response = await self.http.get(f"{API}/products/{items[0].product_id}").build().send()
+            product = bytes(await response.bytes())
         finally:
             orders = await history
         return {
@@ -115,10 +99,10 @@ class BestWork:
 
     async def checkout(self, user_id: str, items: list[dict[str, Any]]) -> dict[str, Any]:
         body = msgspec.json.encode({"user_id": user_id, "items": items})
-        kept = asyncio.ensure_future(self.keep(user_id, items[0]["product_id"], body))
+        kept = asyncio.create_task(self.keep(user_id, items[0]["product_id"], body))
         try:
-            async with self.http.post(URL(f"{API}/cart/calculate"), data=body, headers=JSON) as response:
-                price = PRICE.decode(await response.read())
+            asked = self.http.post(f"{API}/cart/calculate").headers(JSON).body_bytes(body).build()
+            price = PRICE.decode(await (await asked.send()).bytes())
         finally:
             count = await kept
         return {
