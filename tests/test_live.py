@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -30,6 +31,7 @@ from mcpfast.live.caller import NoDoor, Visit, ringable, visit
 from mcpfast.live.door import Door
 from mcpfast.live.lag import LagMeter
 from mcpfast.live.messages import Greeting, Pause, Refused, Snapshot, Taken, Watch
+from mcpfast.live.places import Handlers
 from mcpfast.serve import serve
 from mcpfast.server.host import Host
 from tests.wire import connected, run
@@ -125,10 +127,10 @@ if __name__ == "__main__":
 
 
 @contextmanager
-def started(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """The server above, and the lines of its stderr until it listens."""
+def started(folder: Path, *words: str, text: str = SERVER) -> Iterator[subprocess.Popen[str]]:
+    """The server above; `args` are its addresses."""
     file = folder / "notes.py"
-    file.write_text(SERVER)
+    file.write_text(text)
     server = subprocess.Popen([sys.executable, str(file), *words], stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     addresses = []
@@ -328,6 +330,55 @@ def test_unsent_output_and_who_does_not_take_it(live: tuple[int, str, str]) -> N
     assert (
         seen.unsent.most_of == f"unix pid {os.getpid()} (a?[2Jdeaf 1)"
     )  # nothing that moves a terminal's cursor
+
+
+def test_a_call_that_belongs_to_no_session(tmp_path: Path) -> None:
+    """Over HTTP without sessions, and with a client of the legacy era."""
+    text = SERVER.replace('"stdio")', '"stdio", session_mode="off")')
+    with started(tmp_path, "http://127.0.0.1:0", text=text) as server:
+
+        async def scenario() -> Snapshot:
+            async with Client(server.args[0], mode="2025-06-18") as client:
+                async with calling(client, ("wait", {"seconds": 30.0})):
+                    return await aside(looked, server.pid)
+
+        seen = run(scenario())
+    (call,) = seen.oldest
+    assert (call.what, call.client, seen.sessions, seen.calls) == ("wait", "", 0, 1)
+    assert call.point.startswith(point("await asyncio.sleep(seconds)", "fetch"))
+    assert call.peer.startswith("http 127.")
+    assert [(row.name, row.calls) for row in seen.transports] == [("http", 1)]
+
+
+def test_whose_code_it_is() -> None:
+    server: MCPServer[Any] = MCPServer("makes handlers")
+
+    class Home:
+        def method(self) -> str:
+            return ""
+
+        async def __call__(self) -> str:
+            return ""
+
+    def made(name: str) -> None:
+        async def one() -> str:
+            return name
+
+        server.add_tool(one, name)
+
+    made("first"), made("second"), made("third")
+    server.add_tool(Home().method)
+    server.add_tool(Home(), "callable")
+    server.add_prompt(functools.partial(Home.method, Home()), "partial")
+    server.add_resource("notes://{name}", lambda name: name)
+    named = sorted(Handlers(server).named.values())
+    assert named == [
+        "resource notes://{name}",
+        "tool callable",
+        "tool first (or one like it)",
+        "tool method (or one like it)",
+    ]
+    assert Handlers(server).packages == {"tests"}
 
 
 def test_every_answered_request_is_counted_once() -> None:
@@ -563,7 +614,7 @@ def test_serving_that_is_over_has_no_door(tmp_path: Path) -> None:
 def test_a_wrong_process_is_told_and_unharmed() -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
         with (
-            pytest.raises(NoDoor, match=rf"process {other.pid} \(sleep\) is no server that mcpfast runs"),
+            pytest.raises(NoDoor, match=rf"process {other.pid} \(\w+\) is no server that mcpfast runs"),
             visit(other.pid),
         ):
             pass

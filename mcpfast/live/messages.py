@@ -105,7 +105,7 @@ class Transport(Struct):
     busy: int = 0  # those with calls in flight
     calls: int = 0
     listens: int = 0  # open listen streams
-    last_s: float = float("inf")  # since the last of them was heard from
+    last_s: float | None = None  # since the last of them was heard from; None where there is no session
 
 
 class Threads(Struct):

@@ -128,7 +128,8 @@ class Handlers:
     def _know(self, fn: Any, name: str) -> None:
         code = getattr(function_of(fn), "__code__", None)
         if code is not None:
-            self.named[code] = name
+            before = self.named.get(code)  # handlers that a loop or a function makes share their code
+            self.named[code] = name if before is None else before.partition(" (or")[0] + " (or one like it)"
             self.packages.add(package_of(fn))
 
     def on(self, frame: FrameType | None) -> str:

@@ -166,7 +166,8 @@ class _Gathered:
         transport.sessions += 1
         transport.busy += bool(calls)
         self.heard[id(session)], since_s = self._state.heard(session, channels)
-        transport.last_s = min(transport.last_s, max(0.0, monotonic() - since_s))
+        silent_s = max(0.0, monotonic() - since_s)
+        transport.last_s = silent_s if transport.last_s is None else min(transport.last_s, silent_s)
         self._silent.append((-since_s, self.sessions, session, channels))
         if len(self._silent) > 2 * self._limit:
             self._silent = nsmallest(self._limit, self._silent)

@@ -132,7 +132,7 @@ def tables(seen: Seen) -> list[Table]:
 
 
 def transport_row(one: Transport) -> tuple[str, ...]:
-    last = short(one.last_s) if one.sessions else ""
+    last = short(one.last_s) if one.last_s is not None else ""
     return f"{one.sessions:,}", f"{one.busy:,}", f"{one.calls:,}", f"{one.listens:,}", last, one.name
 
 
