@@ -116,13 +116,20 @@ class HttpSession(Session):
     def as_made(self) -> bool:
         """No message has left anything in it, and none is under way."""
         outlet = self.channel
-        return (
-            self.state is legacy.READY
-            and self.log_level is self.client_info is self.subscriptions is self.listens is None
-            and self._last_question == 0
-            and not (self.capabilities or self.exchanges or self.recordings or outlet.backlog)
-            and outlet.stream is self.id is None
+        left = (
+            self.id
+            or self.log_level
+            or self.client_info
+            or self.capabilities
+            or self.subscriptions is not None
+            or self.listens is not None
+            or self._last_question
+            or self.exchanges
+            or self.recordings
+            or outlet.backlog
+            or outlet.stream
         )
+        return self.state is legacy.READY and not left
 
     def find(self, id_: bytes) -> Any:
         """The request in flight with this id, on whichever connection it came."""
