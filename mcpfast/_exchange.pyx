@@ -95,8 +95,8 @@ cdef class Front:
     `path` is the endpoint's; `accepts`, `types` and `hosts` are the raw header values that were looked at and found good,
     `origins` those with the Host they are good for, and the headers that answers to them have (`upper.admit` adds to them).
     `revisions` are the modern ones, as the header names them, `versions` all of them; `sessions` the legacy ones by their ids,
-    where that is all there is to know, or None; `sessionless`: there are none; `plain_tools` the raw JSON names of tools that were looked at and
-    have no arguments that headers mirror.
+    where that is all there is to know, or None; `sessionless`: there are none; `plain_tools` the raw JSON names of tools that
+    were looked at and have no arguments that headers mirror.
 
     upper.admit(exchange, head) -> bool              upper.other(exchange, head)
     upper.session_for(exchange, head, opening, readable) -> Session | None

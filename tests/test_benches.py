@@ -2,6 +2,7 @@
 # ruff: noqa: E402  (a source distribution has no benches: that is found out before they are imported)
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,16 +18,18 @@ if not (ROOT / "benches").is_dir():
     pytest.skip("the benches are not part of this distribution", allow_module_level=True)
 sys.path.append(str(ROOT))
 
-import benches.figures_http
-import benches.figures_latency  # noqa: F401  (both add their figures to FIGURES)
-from benches import build, gate
+import benches.figures_http  # noqa: F401  (adds its figures to FIGURES)
+from benches import build, figures_latency, gate
 from benches.budgets import Budget, budgets
-from benches.figures import ECHO, FIGURES, Measured, canned_result
+from benches.figures import ECHO, FIGURES, Measured, Setting, canned_result
 from benches.load import LEGACY, MODERN, RunFailed, Shape, drive, sample, serving
 from benches.rounds import Contest
 from benches.table import Row, keep
 from mcpfast.bench.result import Result
 from mcpfast.bench.view import number
+
+TRANSPORTS = ["stdio", "unix", "tcp", "http", "ws"]
+ERAS = ["2025", "2026"]
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +136,55 @@ def test_the_bars_are_those_that_were_promised() -> None:
         "http_idle_listen": (16, 8),
         "http_p99": (4, 2),
     }
-    assert {name: (budget.bar, budget.aim) for name, budget in budgets().items()} == promised
+    known = {name: (budget.bar, budget.aim) for name, budget in budgets().items()}
+    assert {name: known[name] for name in known if name not in latency_rows()} == promised
+
+
+def latency_rows() -> set[str]:
+    """What is said of every transport in both eras."""
+    loads = ["one_p50", "one_p99", "half_p50", "half_p99"]
+    rows = {f"{transport}_{era}_{load}" for transport in TRANSPORTS for era in ERAS for load in loads}
+    rows |= {f"http_{era}_full_rate" for era in ERAS}
+    return rows | {
+        f"{transport}_{era}_{load}"
+        for transport in set(TRANSPORTS) - {"http"}
+        for era in ERAS
+        for load in ("over_p99", "over_refusal_p99")
+    }
+
+
+def test_latencies_are_held_for_every_transport_and_era() -> None:
+    known = budgets()
+    assert latency_rows() <= set(known)
+    assert [known[f"stdio_2025_{load}"].bar for load in ("one_p99", "half_p99", "over_p99")] == [
+        3.0,
+        4.0,
+        2.0,
+    ]
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_ours_and_its_reference_answer_over_every_transport(transport: str, era: str) -> None:
+    """Everything is checked: a reference that answered something else would be no reference."""
+    setting = Setting(tuple(ECHO), rounds=1, seconds=0.1)
+    if transport == "http" and shutil.which("nginx") is None:
+        pytest.skip("needs nginx: apt-get install -y nginx-light")
+    with figures_latency.ready(setting, transport, era) as pair:
+        shape = figures_latency.open_loop(transport, figures_latency.era_of(transport, era), 500)
+        for run in (pair.ours(shape), pair.reference(shape)):
+            assert run.errors == 0
+            assert run.requests > 20
+
+
+def test_a_full_server_refuses_at_once_and_the_others_keep_their_time() -> None:
+    """The bars themselves are for `make bench`; what must hold on the noisiest machine is held here."""
+    setting = Setting(tuple(ECHO), rounds=1, seconds=0.3)
+    taken = figures_latency.measure(setting, transport="unix", era="2026", kind="over_p99")
+    refused = figures_latency.measure(setting, transport="unix", era="2026", kind="over_refusal_p99")
+    assert int(taken.note.split()[0]) > 100
+    assert taken.value < 10
+    assert refused.value < 5
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,12 @@ CALLS: dict[str, list[Any]] = {
     "inline": [{"text": "é"}, {"text": "a", "n": 3}, {"text": "a", "n": "3"}],
     "tool_error": [{"text": "told"}, {"text": 'é"\\'}],
     "mcp_error": [{"text": "refused"}, {"text": 'é"\\'}],
-    "alone": [{"text": ""}, {"text": 'a"\\\n\u0000\u2028\u20ac\U0001f600é\x7f'}, {"text": "x" * 40_000}, {"text": 1}],
+    "alone": [
+        {"text": ""},
+        {"text": 'a"\\\n\u0000\u2028\u20ac\U0001f600é\x7f'},
+        {"text": "x" * 40_000},
+        {"text": 1},
+    ],
     "unstructured": [{"data": {"a": 1}}, {"data": "x"}, {"data": 1}],
 }
 Way = Callable[[Wire, list[dict[str, Any]]], Any]

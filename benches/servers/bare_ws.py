@@ -19,8 +19,9 @@ class Echo(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.TEXT:
             request = frame.get_payload_as_bytes()
-            at = request.index(b'"id":') + 5
-            transport.send(WSMsgType.TEXT, BEFORE + request[at : at + 10] + BEHIND)
+            at = request.find(b'"id":') + 5
+            if at > 4:  # else a notification
+                transport.send(WSMsgType.TEXT, BEFORE + request[at : at + 10] + BEHIND)
         elif frame.msg_type == WSMsgType.CLOSE:
             transport.send_close(frame.get_close_code(), frame.get_close_message())
             transport.disconnect()

@@ -120,7 +120,8 @@ def look(session: Session) -> Report:
         seconds = watched(session, visitor, begun, "watching its collector", found.take)
         title = session.target.title if session.target.pid is None else f"process {visitor.pid}"
     told, warnings = facts(seen.outcome)
-    calls = round(seen.outcome.told["rate_per_s"] * seconds) if seen.outcome else 0  # it was called for longer
+    # it was called for longer than it was watched
+    calls = round(seen.outcome.told["rate_per_s"] * seconds) if seen.outcome else 0
     told += [summary(found, seconds, calls), settings(begun)]
     warnings += advice(found, begun)
     plot = session.folder / "pauses.svg"
