@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
-from benches.load import RunFailed, Shape, drive
+from benches.load import RunFailed, Shape, drive, serving
+from benches.nginx import free_address
 
 FEW, MANY = 1_280, 7_680  # both hold whole windows of 64
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -38,7 +39,7 @@ def repeatable() -> Iterator[None]:
             os.environ["PYTHONHASHSEED"] = before
 
 
-def counted(shape: Shape, command: Sequence[str], calls: int, out: Path) -> int:
+def counted(shape: Shape, command: Sequence[str], calls: int, out: Path, scheme: str) -> int:
     """All instructions of a server's life with `calls` calls; callgrind's profile stays in `out`."""
     valgrind = [
         "valgrind",
@@ -47,21 +48,31 @@ def counted(shape: Shape, command: Sequence[str], calls: int, out: Path) -> int:
         f"--callgrind-out-file={out}",
         f"--log-file={out}.log",
     ]
-    drive(shape, [*valgrind, *command], calls=calls, timeout=300)
+    work(shape, [*valgrind, *command], calls, scheme)
     found = re.search(r"^(?:summary|totals): (\d+)", out.read_text(), re.MULTILINE)
     if found is None:
         raise RunFailed(f"callgrind wrote no total: {Path(f'{out}.log').read_text()}")
     return int(found[1])
 
 
-def instructions_a_call(shape: Shape, command: Sequence[str]) -> float:
-    """What one call costs the server, in instructions of user space.
+def work(shape: Shape, command: Sequence[str], calls: int, scheme: str) -> None:
+    """Lets a server live for `calls` calls, over stdio or at an address that is its last argument."""
+    if scheme == "stdio":
+        drive(shape, command, calls=calls, timeout=300)
+        return
+    address = free_address()
+    with serving(command, address) as pid:
+        drive(shape, address.replace("http", scheme), calls=calls, pid=pid, timeout=300)
+
+
+def instructions_a_call(shape: Shape, command: Sequence[str], scheme: str = "stdio") -> float:
+    """What one call costs the server, in instructions of user space, over "stdio", "http" or "ws".
 
     Raises:
         RunFailed: the server does not run, under valgrind or at all.
     """
     with repeatable(), tempfile.TemporaryDirectory() as folder:
-        drive(shape, command, calls=FEW)  # writes .pyc files, so that neither run below does
-        few = counted(shape, command, FEW, Path(folder) / "few")
-        many = counted(shape, command, MANY, Path(folder) / "many")
+        work(shape, command, FEW, scheme)  # writes .pyc files, so that neither run below does
+        few = counted(shape, command, FEW, Path(folder) / "few", scheme)
+        many = counted(shape, command, MANY, Path(folder) / "many", scheme)
     return (many - few) / (MANY - FEW)

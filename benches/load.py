@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from mcpfast.bench.scenario import Action, Scenario, steps_of
 from mcpfast.bench.target import Target, target_of
 from mcpfast.protocol.revisions import BY_VERSION
 
+SAID_BYTES_MAX = 2_000
 LEGACY, HTTP_LEGACY, MODERN = "2025-06-18", "2025-11-25", "2026-07-28"
 
 
@@ -176,23 +178,27 @@ def staying_on(which: int) -> Iterator[None]:
 
 @contextmanager
 def running(command: Sequence[str], address: str) -> Iterator[int]:
-    """A server that listens on `address` while the block runs: its pid.
+    """A server that listens on `address` while the block runs: its pid. What it says is only told when it fails.
 
     Raises:
         RunFailed: it ended, or did not listen within 30 s.
     """
-    with staying_on(1):
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    try:
-        await_listening(server, address)
-        yield server.pid
-    finally:
-        server.send_signal(signal.SIGTERM)
+    with tempfile.TemporaryFile() as said:
+        with staying_on(1):
+            server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         try:
-            server.wait(5)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+            await_listening(server, address)
+            yield server.pid
+        except RunFailed as why:
+            said.seek(max(0, said.seek(0, os.SEEK_END) - SAID_BYTES_MAX))
+            raise RunFailed(f"{why}\n{said.read().decode(errors='replace')}".rstrip()) from why
+        finally:
+            server.send_signal(signal.SIGTERM)
+            try:
+                server.wait(5)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
 
 
 @contextmanager
