@@ -1,213 +1,195 @@
-"""RESULTS.md: what was measured, with the machine and the versions; and results.json, from which the README's table is made."""
+"""What a run of `make peers` found: looks, the ratios of looks of one round, and what was promised of them.
+
+Kept whole in results.json, from which RESULTS.md (report.py) and the figures of README.md (benches/readme.py) are made.
+"""
 
 import json
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benches.peers.catalog import OURS, Peer
-from benches.peers.contests import CONTESTS
-from benches.peers.workloads import WORKLOADS
-from benches.table import commit
-from mcpfast.bench.view import number, time_of
 
-FILE = Path(__file__).resolve().with_name("RESULTS.md")
-RAW = FILE.with_name("results.json")
+RAW = Path(__file__).resolve().with_name("results.json")
 
-HEAD = """\
-# Peers, side by side
-
-Written by `make peers` on {date}, commit {commit}: {cpu}, {processors} processors, {system}, Python {python}.
-
-The same small server in every SDK ([README.md](README.md)), one processor a server, the load on the other. Each figure is the
-median of looks taken in turns; `x` is ours divided by theirs (or theirs by ours where less is better): above 1 we are better.
-
-"""
+Look = dict[str, Any]  # the figures of one look at one server, by their names
+Looks = list[Look] | str  # one a round; or why there is none
+Row = dict[str, Looks]  # by the label of the contestant; ours comes first
+LESS_IS_BETTER = {"cpu_us_per_request", "rss_mb", "start_ms", "p50_us", "p99_us"}
 
 
-def median_of(looks: Any, name: str) -> float | None:
-    """None where there is nothing, or it failed."""
+@dataclass(slots=True)
+class Results:
+    """One run. `peers` tells of each by its label, `missing` why others could not be had, `left_out` why a row was not."""
+
+    date: str
+    commit: str
+    machine: dict[str, Any]
+    toolchains: list[str]
+    rounds: int
+    seconds: float  # of a look; workloads take theirs so many times
+    peers: dict[str, dict[str, str]]
+    missing: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    def labels(self, *, language: str | None = None, name: str | None = None) -> set[str]:
+        """Of the peers of a language or of a name; of all but ours without either."""
+        return {
+            label
+            for label, peer in self.peers.items()
+            if peer["name"] != OURS and language in (None, peer["language"]) and name in (None, peer["name"])
+        }
+
+
+def told(peer: Peer) -> dict[str, str]:
+    """What is kept of a peer."""
+    names = ("name", "version", "language", "notes", "documentation")
+    return {name: getattr(peer, name) for name in names}
+
+
+def read(file: Path = RAW) -> Results:
+    return Results(**json.loads(file.read_text()))
+
+
+# ---- figures of a row ------------------------------------------------------------------------------------
+
+
+def is_ours(label: str) -> bool:
+    return label.startswith(OURS)
+
+
+def ours_of(row: Row) -> str | None:
+    """The first of ours: where there are two, the one with the best clients."""
+    return next((label for label in row if is_ours(label)), None)
+
+
+def values(looks: Looks, name: str) -> list[float]:
+    """Of each round; none where it failed, or where the figure does not exist."""
     if isinstance(looks, str):
+        return []
+    return [look[name] for look in looks if look.get(name)]
+
+
+def typical(looks: Looks, name: str) -> float | None:
+    """The median of the rounds."""
+    found = values(looks, name)
+    return median(found) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Of the looks of each round; only these saw the machine in the same moments."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def ratio(above: Looks, below: Looks, name: str) -> Ratio | None:
+    """None where one of the two has nothing to say."""
+    if isinstance(above, str) or isinstance(below, str):
         return None
-    values = [look[name] for look in looks if look.get(name) is not None]
-    return median(values) if values else None
+    pairs = zip(above, below, strict=False)
+    found = [a[name] / b[name] for a, b in pairs if a.get(name) and b.get(name)]
+    if not found:
+        return None
+    return Ratio(median(found), min(found), max(found))
 
 
-def table(head: list[str], lines: list[list[str]]) -> str:
-    rule = ["---"] + ["---:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines)) + "\n"
+def advantage(row: Row, ours: str, theirs: str, name: str) -> Ratio | None:
+    """How many times better we are, whichever way the figure is better: below 1 they are ahead."""
+    pair = (row[theirs], row[ours]) if name in LESS_IS_BETTER else (row[ours], row[theirs])
+    return ratio(*pair, name)
 
 
-def compared(value: float | None, ours: float | None, *, less: bool = False) -> str:
-    if value is None or ours is None or not value or not ours:
-        return ""
-    return f"{(value / ours if less else ours / value):.2f}x"
-
-
-def contest_tables(rows: dict[str, Any]) -> str:
-    parts = []
-    for contest in CONTESTS:
-        looks = rows.get(contest.name)
-        if not looks:
-            continue
-        less = contest.unit == "start_ms"
-        ours = median_of(
-            next((of for label, of in looks.items() if label.startswith(OURS)), []), contest.unit
-        )
-        lines = []
-        for label, of in sorted(
-            looks.items(), key=lambda pair: median_of(pair[1], contest.unit) or 0, reverse=not less
-        ):
-            if isinstance(of, str):
-                lines.append([label, f"failed: {of}", *[""] * (2 if less else 5)])
-                continue
-            value = median_of(of, contest.unit) or 0
-            cells = [label, f"{value:.0f} ms" if less else number(value), compared(value, ours, less=less)]
-            if not less:
-                latency = [median([look["latency_us"][q] for look in of]) for q in ("p50", "p99")]
-                cells += [f"{median_of(of, 'cpu_us_per_request') or 0:.3g}", *(time_of(us) for us in latency)]
-                cells.append(f"{median_of(of, 'rss_mb') or 0:.0f}")
-            lines.append(cells)
-        head = ["", "time", "x"] if less else ["", "calls/s", "x", "CPU us/call", "p50", "p99", "MB"]
-        parts.append(f"## {contest.says}\n\n{table(head, lines)}")
-    return "\n".join(parts)
-
-
-def workload_tables(rows: dict[str, Any]) -> str:
-    parts = []
-    for workload in WORKLOADS:
-        looks = rows.get(workload.name)
-        if not looks:
-            continue
-        ours = median_of(next(iter(looks.values())), "cpu_us_per_request")
-        lines = []
-        for label, of in sorted(
-            looks.items(), key=lambda pair: median_of(pair[1], "cpu_us_per_request") or 1e9
-        ):
-            if isinstance(of, str):
-                lines.append([label, f"failed: {of}", *[""] * 5])
-                continue
-            cpu = median_of(of, "cpu_us_per_request") or 0
-            latency = [of[0]["latency_us"][q] for q in ("p50", "p99")]
-            rate = number(median_of(of, "mean_rate_per_s") or 0)
-            cells = [
-                label,
-                f"{cpu:.0f}",
-                compared(cpu, ours, less=True),
-                rate,
-                *(time_of(us) for us in latency),
-            ]
-            lines.append([*cells, f"{median_of(of, 'rss_mb') or 0:.0f}"])
-        head = ["", "CPU us/request", "x", "requests/s", "p50", "p99", "MB"]
-        parts.append(f"## {workload.says}\n\n{table(head, lines)}")
-    return "\n".join(parts)
+def best_of(row: Row, name: str, labels: Iterable[str]) -> str | None:
+    """Who of these has the best figure."""
+    found = {label: value for label in labels if (value := typical(row.get(label, []), name)) is not None}
+    if not found:
+        return None
+    return (min if name in LESS_IS_BETTER else max)(found, key=lambda label: found[label])
 
 
 # ---- what was promised -----------------------------------------------------------------------------------
 
 
-def best(
-    rows: dict[str, Any], row: str, name: str, *, languages: set[str] | None = None, less: bool = False
-) -> tuple[float | None, float | None, str]:
-    """Ours, the best of the others, and who that is."""
-    looks = rows.get(row, {})
-    ours = median_of(next((of for label, of in looks.items() if label.startswith(OURS)), []), name)
-    others = {label: median_of(of, name) for label, of in looks.items() if not label.startswith(OURS)}
-    found = {
-        label: value
-        for label, value in others.items()
-        if value is not None and (languages is None or label in languages)
-    }
-    if not found:
-        return ours, None, ""
-    label = (min if less else max)(found, key=lambda one: found[one])
-    return ours, found[label], label
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A figure of ours, divided by that of the best of some peers, has to reach `bar`."""
+
+    says: str
+    begin: str  # of the names of its rows: one an era, and the worst counts
+    figure: str
+    bar: float
+    aim: float
+    language: str | None = None
+    name: str | None = None
+
+    def verdict(self, value: float) -> str:
+        less = self.figure in LESS_IS_BETTER
+        if value <= self.aim if less else value >= self.aim:
+            return "aim"
+        return "ok" if (value <= self.bar if less else value >= self.bar) else "**MISSED**"
 
 
 PROMISES = [
-    # words, rows, figure, Python peers only, less is better, bar, aim
-    (
-        "stdio echo, 64 in flight: ours / the best peer, at least",
-        "stdio64",
-        "rate_per_s",
-        False,
-        False,
-        8.0,
-        12.0,
+    Promise("stdio echo, 64 in flight: ours / best peer, at least", "stdio64", "rate_per_s", 8, 12),
+    Promise("stdio echo, one at a time: ours / best peer, at least", "stdio1", "rate_per_s", 1.2, 1.5),
+    Promise("HTTP echo, 32 connections: ours / best peer, at least", "http32", "rate_per_s", 1.8, 2.5),
+    Promise("memory: ours / best Python peer, at most", "stdio64", "rss_mb", 0.5, 0.35, language="Python"),
+    Promise(
+        "cold start: ours / best Python peer, at most", "start", "start_ms", 0.3, 0.15, language="Python"
     ),
-    (
-        "stdio echo, one at a time: ours / the best peer, at least",
-        "stdio1",
-        "rate_per_s",
-        False,
-        False,
-        1.2,
-        1.5,
-    ),
-    (
-        "HTTP echo, 32 connections: ours / the best peer, at least",
-        "http32",
-        "rate_per_s",
-        False,
-        False,
-        1.8,
-        2.5,
-    ),
-    (
-        "memory after the stdio echo: ours / the best Python peer, at most",
-        "stdio64",
-        "rss_mb",
-        True,
-        True,
-        0.5,
-        0.35,
-    ),
-    ("cold start: ours / the best Python peer, at most", "start", "start_ms", True, True, 0.3, 0.15),
-    ("shop, CPU a request: ours / rmcp, at most", "shop", "cpu_us_per_request", False, True, 1.5, 1.0),
+    Promise("shop, CPU a request: ours / rmcp, at most", "shop", "cpu_us_per_request", 1.5, 1.0, name="rmcp"),
 ]
 
 
-def promises(rows: dict[str, Any], found: list[Peer]) -> str:
-    """The worst era of each row."""
-    python = {peer.title for peer in found if peer.language == "Python"}
-    rust = {peer.title for peer in found if peer.name == "rmcp"}
-    lines = []
-    for words, begin, name, only_python, less, bar, aim in PROMISES:
-        languages = python if only_python else rust if begin == "shop" else None
-        told = []
-        for row in rows:
-            if row.startswith(begin):
-                ours, theirs, who = best(rows, row, name, languages=languages, less=less)
-                if ours and theirs:
-                    told.append((ours / theirs, who, row))
-        if not told:
-            continue
-        ratio, who, row = (max if less else min)(told)
-        reached = ratio <= aim if less else ratio >= aim
-        holds = ratio <= bar if less else ratio >= bar
-        verdict = "aim" if reached else "ok" if holds else "**MISSED**"
-        lines.append([words, f"{bar:g}", f"{aim:g}", f"**{ratio:.2f}**", verdict, f"{who} ({row})"])
-    return table(["", "bar", "aim", "measured", "verdict", "against (row)"], lines) if lines else ""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A promise and what became of it; without a ratio, `against` says what is missing."""
+
+    promise: Promise
+    ratio: Ratio | None
+    against: str
+    row: str = ""
+    unmeasured: tuple[str, ...] = ()  # those it would have to hold against, too
+
+    @property
+    def verdict(self) -> str:
+        return self.promise.verdict(self.ratio.median) if self.ratio else "not measured"
 
 
-def write_results(
-    found: list[Peer], missing: dict[str, str], rows: dict[str, Any], machine: dict[str, Any], *, keep: bool
-) -> str:
-    """The text of RESULTS.md; written beside its raw data when `keep` says so."""
-    date = f"{datetime.now(UTC):%Y-%m-%d}"
-    text = HEAD.format(date=date, commit=commit() or "unknown", **machine)
-    text += f"## What was promised\n\nThe worst of both eras counts.\n\n{promises(rows, found)}\n"
-    text += contest_tables(rows) + "\n" + workload_tables(rows)
-    text += "\n## Who they are\n\n" + table(
-        ["", "language", "how it is served"], [[p.title, p.language, p.notes] for p in found]
-    )
-    if missing:
-        text += "\nLeft out: " + "; ".join(f"{title} ({why})" for title, why in missing.items()) + ".\n"
-    text += f"\nRaw data, every look: [{RAW.name}]({RAW.name}).\n"
-    if keep:
-        FILE.write_text(text)
-        raw = {"date": date, "commit": commit(), "machine": machine, "missing": missing, "rows": rows}
-        raw["peers"] = {peer.title: {"language": peer.language, "notes": peer.notes} for peer in found}
-        RAW.write_text(json.dumps(raw, indent=1) + "\n")
-    return text
+def outcome(promise: Promise, results: Results) -> Outcome:
+    """Of the era in which it is worst."""
+    rivals = sorted(results.labels(language=promise.language, name=promise.name))
+    rows = {name: row for name, row in results.rows.items() if name.startswith(promise.begin)}
+    seen = {
+        label
+        for row in rows.values()
+        for label in rivals
+        if typical(row.get(label, []), promise.figure) is not None
+    }
+    unmeasured = tuple(label for label in rivals if label not in seen)
+    found = []
+    for name, row in rows.items():
+        ours, against = ours_of(row), best_of(row, promise.figure, rivals)
+        measured = ratio(row[ours], row[against], promise.figure) if ours and against else None
+        if ours and against and measured is None:
+            return Outcome(promise, None, f"ours failed ({name})", name, unmeasured)
+        if against and measured:
+            found.append(Outcome(promise, measured, against, name, unmeasured))
+    if not found:
+        return Outcome(promise, None, "nobody", "", unmeasured)
+    worst = max if promise.figure in LESS_IS_BETTER else min
+    return worst(found, key=lambda one: one.ratio.median if one.ratio else 0.0)
+
+
+def outcomes(results: Results) -> list[Outcome]:
+    return [outcome(promise, results) for promise in PROMISES]

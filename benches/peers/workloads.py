@@ -1,4 +1,4 @@
-"""The published workloads: what stands behind the shop, and a run of it."""
+"""The published workloads: what stands behind the shop, and a look at a server that does it."""
 
 import shutil
 import socket
@@ -6,14 +6,14 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benches.load import LEGACY, MODERN, RunFailed, await_listening, processors, running, staying_on
+from benches.load import LEGACY, MODERN, await_listening, processors, running, staying_on
 from benches.nginx import free_address
-from benches.peers.catalog import HERE, OURS, Peer, with_port
-from benches.peers.contests import Contestant, figures
+from benches.peers.catalog import HERE, OURS, Peer
+from benches.peers.contests import Contestant, checked, figures
+from benches.peers.results import Look
 from mcpfast.bench.drive import drive_target, result_of
 from mcpfast.bench.messages import Speech
 from mcpfast.bench.plan import Plan
@@ -22,6 +22,8 @@ from mcpfast.bench.target import target_of
 from mcpfast.protocol.revisions import BY_VERSION
 
 SHOP = HERE.parent / "shop"
+LOG = HERE / "_build" / "shop.log"  # of Redis and the service
+PUBLISHED_S = 300.0
 
 
 class NoShop(Exception):
@@ -46,12 +48,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def shop_lacks() -> str:
+    """The programs behind the shop that are not here, with where to get them; "" when all are."""
+    needs = {"redis-server": "apt-get install -y redis-server", "go": "https://go.dev/dl (1.26 or newer)"}
+    missing = [program for program in needs if shutil.which(program) is None]
+    return "; ".join(f"{program} is not here. Get it: {needs[program]}" for program in missing)
+
+
 @contextmanager
 def behind_the_shop() -> Iterator[Shop]:
     """Redis and the HTTP service, on the processor of the load. Raises NoShop."""
-    for program, package in (("redis-server", "redis-server"), ("go", "golang")):
-        if shutil.which(program) is None:
-            raise NoShop(f"{program} is not here. Install: apt-get install -y {package}")
+    if lacks := shop_lacks():
+        raise NoShop(lacks)
     api = HERE / "_build" / "shopapi"
     subprocess.run(["go", "build", "-o", api, "."], cwd=SHOP / "api", check=True)
     ports = free_port(), free_port()
@@ -75,8 +83,8 @@ def behind_the_shop() -> Iterator[Shop]:
 
 @contextmanager
 def beside(command: list[str], address: str) -> Iterator[None]:
-    with staying_on(0):
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    with staying_on(0), LOG.open("ab") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         await_listening(process, address)
         yield
@@ -87,26 +95,52 @@ def beside(command: list[str], address: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One published workload in one era."""
+    """One published workload in one era. Its file has the users and their schedule."""
 
+    family: str
     name: str
     says: str
-    file: Path
     era: str
-    both_clients: bool = False  # ours runs it with the usual clients and with the best ones
+    published_ramp_s: float
+
+    @property
+    def file(self) -> Path:
+        return SHOP / f"{self.family}.toml"
 
     def contestants(self, found: list[Peer]) -> list[Contestant]:
+        """Ours comes twice: with the best clients, and with those of the other Python peers."""
         made = []
         for peer in found:
             way = peer.way("http", self.era)
             if way is None:
                 continue
-            if peer.name == OURS and self.both_clients:
-                made.append(Contestant(peer, way, f"{peer.title}, best clients", {"PEER_CLIENTS": "best"}))
-                made.append(Contestant(peer, way, f"{peer.title}, httpx and redis-py"))
+            if peer.name == OURS:
+                made.append(Contestant(peer, way, f"{peer.label}, best clients", {"PEER_CLIENTS": "best"}))
+                made.append(Contestant(peer, way, f"{peer.label}, httpx and redis-py"))
             else:
-                made.append(Contestant(peer, way, peer.title))
+                made.append(Contestant(peer, way, peer.label))
         return made
+
+    @property
+    def ceiling_per_s(self) -> float:
+        """What the script lets a server count that takes no time: its users, and how long they rest."""
+        scenario = read_scenario(self.file)
+        opens = 0 if BY_VERSION[self.era].modern else sum(action.open for action in scenario.action)
+        counted = opens + sum(
+            action.call is not None or action.list is not None for action in scenario.action
+        )
+        rest_ms = sum((one.pause_ms or 0) + one.arguments.get("delay_ms", 0) for one in scenario.action)
+        return (scenario.connections or 1) * counted / rest_ms * 1e3
+
+    def schedule(self, seconds: float) -> str:
+        """In words: `seconds` times the schedule of the file, beside the published one."""
+        told = read_scenario(self.file)
+        return (
+            f"{told.connections} users join one after another within {told.ramp_s:g} s "
+            f"(published: {self.published_ramp_s:g} s), {told.warmup_s:g} s go by uncounted, and then "
+            f"{(told.duration_s or 1) * seconds:g} s are measured, in each round (published: {PUBLISHED_S:g} s, once, "
+            f"ramps counted). There is no ramp down: nothing would be counted in it."
+        )
 
     def scenario(self, shop: Shop) -> Scenario:
         with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
@@ -114,16 +148,14 @@ class Workload:
             file.flush()
             return read_scenario(Path(file.name))
 
-    def look(self, one: Contestant, shop: Shop, seconds: float) -> dict[str, Any]:
+    def look(self, one: Contestant, shop: Shop, seconds: float) -> Look:
+        """At a server that was started for it. Raises RunFailed, also when one answer of all was wrong."""
         shop.seed()
         address = free_address(one.peer.path)
-        port = int(address.rpartition(":")[2].partition("/")[0])
-        known = {"API_URL": shop.api, "REDIS_URL": shop.redis, **one.environment}
-        command = ["env", *(f"{name}={value}" for name, value in known.items()), *with_port(one.way, port)]
-        with running(command, address) as pid:
+        with running(one.command(address, API_URL=shop.api, REDIS_URL=shop.redis), address) as pid:
             return self.drive(address, self.scenario(shop), pid, seconds)
 
-    def drive(self, address: str, scenario: Scenario, pid: int, seconds: float) -> dict[str, Any]:
+    def drive(self, address: str, scenario: Scenario, pid: int, seconds: float) -> Look:
         target = target_of(address)
         speech = Speech(target.wire, BY_VERSION[self.era], target.authority, target.path)
         steps = steps_of(scenario, speech)
@@ -136,24 +168,20 @@ class Workload:
             connections=scenario.connections or 1,
             scripted=True,
             stride=steps.stride,
-            warmup_s=2.0,
-            duration_s=seconds,
+            ramp_s=scenario.ramp_s or 0.0,
+            warmup_s=scenario.warmup_s or 0.0,
+            duration_s=(scenario.duration_s or 1.0) * seconds,
             intervals=0,
+            processor=(processors() or (-1, None))[0],
         )
-        if pair := processors():
-            plan = replace(plan, processor=pair[0])
-        done = drive_target(target, plan, pid=pid)
+        done = checked(drive_target(target, plan, pid=pid))
         result = result_of(done, plan, target=address, era=self.era)
-        if result.errors or done.outcome["failure"]:
-            raise RunFailed(
-                f"{result.errors} wrong answers {result.error_kinds}: {result.first_error or done.outcome['failure']}"
-            )
         return {**figures(result), "kinds": result.kinds}
 
 
 WORKLOADS = [
-    Workload("v1 sessions", "v1, a session for each call", SHOP / "v1.toml", LEGACY),
-    Workload("v1 modern", "v1, 2026-07-28", SHOP / "v1.toml", MODERN),
-    Workload("shop sessions", "shop, a session for each call", SHOP / "shop.toml", LEGACY, both_clients=True),
-    Workload("shop modern", "shop, 2026-07-28", SHOP / "shop.toml", MODERN, both_clients=True),
+    Workload("v1", "v1 sessions", "v1, a session for each call", LEGACY, 10),
+    Workload("v1", "v1 modern", "v1, 2026-07-28", MODERN, 10),
+    Workload("shop", "shop sessions", "shop, a session for each call", LEGACY, 15),
+    Workload("shop", "shop modern", "shop, 2026-07-28", MODERN, 15),
 ]

@@ -90,4 +90,4 @@ if __name__ == "__main__":
             uvicorn_config=config,
         )
     else:
-        mcp.run(show_banner=False)
+        mcp.run(show_banner=False, log_level="warning")

@@ -11,7 +11,7 @@ from mcp.server import MCPServer
 from mcp_types import CallToolResult, TextContent
 from work import Work, fibonacci, transformed
 
-mcp = MCPServer("peer")
+mcp = MCPServer("peer", log_level="WARNING")  # else a line for each request, of httpx and of its own
 
 
 def said(text: str) -> CallToolResult:
@@ -77,11 +77,8 @@ async def checkout(user_id: str, items: list[dict[str, Any]]) -> CallToolResult:
 
 
 def serve_http(port: int) -> None:
-    import logging
-
     import uvicorn
 
-    logging.getLogger("mcp").setLevel(logging.WARNING)
     app = mcp.streamable_http_app(json_response=True, stateless_http=True)
     uvicorn.run(app, port=port, loop="uvloop", http="httptools", log_level="warning", access_log=False)
 
