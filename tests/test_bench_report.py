@@ -14,7 +14,7 @@ from mcpfast.bench.report import write_report
 from mcpfast.bench.report_plot import Tick, labelled, linear, logarithmic, tail_axis
 from mcpfast.bench.report_runs import count_tick, rate_text, ratio_text, time_text, time_tick
 
-VOID = {"meta", "br", "hr", "img", "input", "link"}
+VOID = {"meta", "br", "hr", "img", "input", "link", "wbr"}
 SHAPES = {"path", "rect", "circle"}  # void in practice: SVG closes them with "/>"
 
 TIMES = {"mean": 90.0, "p50": 80.0, "p90": 120.0, "p99": 400.0, "p999": 800.0, "max": 12_300.0}

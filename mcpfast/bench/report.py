@@ -55,6 +55,11 @@ def write_report(
         settings(runs),
         footer(runs),
     ]
+    write_page(title, body, file)
+
+
+def write_page(title: str, body: Iterable[str], file: Path) -> None:
+    """The parts of `body` that are not empty, as a page with the report's style sheet and its policy."""
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'

@@ -10,6 +10,7 @@ from mcpfast.bench.report_plot import (
     Axis,
     Band,
     Bar,
+    Level,
     Line,
     Write,
     bars,
@@ -349,11 +350,11 @@ def rate_plot(run: Run, y: Axis, size: tuple[float, float]) -> str:
              + (f"\n{one['errors']:,.0f} errors" if one["errors"] else ""))
         for begin, one in zip(begins, slices, strict=False)
     ]  # fmt: skip
-    level = (run.asked, f"dashed: {asked_text(run.asked)} asked") if run.asked else None
+    levels = [Level(run.asked, f"dashed: {asked_text(run.asked)} asked")] if run.asked else []
 
     def draw(size: tuple[float, float]) -> str:
         shown = bands if size in (LOW, HALF) else ()
         told = f"{run.label}: answered requests a second over time"
-        return plot([line], x, y, size=size, told=told, bands=shown, stems=wrong, level=level)
+        return plot([line], x, y, size=size, told=told, bands=shown, stems=wrong, levels=levels)
 
     return f"<div>{wide_and_narrow(draw, size)}</div>"

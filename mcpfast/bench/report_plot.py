@@ -56,6 +56,15 @@ class Band:
 
 
 @dataclass(frozen=True, slots=True)
+class Level:
+    """A value that the others are held against: a line across the plot, and what it is."""
+
+    value: float
+    text: str
+    colour: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Bar:
     name: str
     colour: str
@@ -70,13 +79,42 @@ def linear(values: Iterable[float], label: str, write: Write, *, exact: bool = F
     """From 0. `exact` ends with the largest value, otherwise the axis ends at a round number above it."""
     most = max(values, default=0.0)
     most = most if most > 0 else 1.0
-    raw = most / room
-    size = 10.0 ** math.floor(math.log10(raw))
-    step = next(part * size for part in (1, 2, 2.5, 5, 10) if part * size >= raw * 0.999)
+    step = step_of(most, room)
     steps = math.floor(most / step + 1e-9) if exact else math.ceil(most / step - 1e-9)
     end = most if exact else steps * step
     ticks = [Tick(at * step / end, write(at * step), at % 2) for at in range(steps + 1)]
     return Axis(label, lambda value: value / end, ticks)
+
+
+def close_up(values: Sequence[float], label: str, write: Write, *, share: float, room: int = 4) -> Axis:
+    """For values that hardly change: not from 0, but from this share below the least to as much above the largest."""
+    low, high = min(values) * (1 - share), max(values) * (1 + share)
+    step = step_of(high - low or 1.0, room)
+    first = math.floor(low / step + 1e-9)
+    span = max(1, math.ceil(high / step - 1e-9) - first)
+    ticks = [Tick(at / span, write((first + at) * step), at % 2) for at in range(span + 1)]
+    return Axis(f"{label} (not from 0)", lambda value: (value / step - first) / span, ticks)
+
+
+def step_of(span: float, room: int) -> float:
+    """A round number that goes into `span` about `room` times."""
+    raw = span / room
+    size = 10.0 ** math.floor(math.log10(raw))
+    return next(part * size for part in (1, 2, 2.5, 5, 10) if part * size >= raw * 0.999)
+
+
+def categories(names: Sequence[str], label: str) -> Axis:
+    """Things in a row, each in the middle of its own stretch: the third one is at 2.5.
+
+    Where not all names find room, the last one is written, and with it every second, fourth, eighth of those before.
+    """
+    count = len(names)
+
+    def rank(back: int) -> int:
+        return count.bit_length() + 1 - (back & -back).bit_length() if back else 0
+
+    ticks = [Tick((at + 0.5) / count, name, rank(count - 1 - at)) for at, name in enumerate(names)]
+    return Axis(label, lambda value: value / count, ticks)
 
 
 def logarithmic(values: Iterable[float], label: str, write: Write) -> Axis:
@@ -194,6 +232,18 @@ def dots_of(frame: Frame, line: Line, x: Axis, y: Axis) -> list[str]:
     return drawn
 
 
+def levels_of(frame: Frame, levels: Sequence[Level], y: Axis) -> list[str]:
+    drawn = [
+        f'<path class="level {level.colour}" d="M{frame.left:.1f} {frame.y(y.place(level.value)):.1f}h{frame.width:.1f}"/>'
+        for level in levels
+    ]
+    words = [f'<tspan class="{level.colour}">{escape(level.text)}</tspan>' for level in levels]
+    if words:
+        place = f'x="{frame.left + frame.width:.1f}" y="14"'
+        drawn.append(f'<text {place} class="tick end">{" · ".join(words)}</text>')
+    return drawn
+
+
 def plot(
     lines: Sequence[Line],
     x: Axis,
@@ -203,19 +253,16 @@ def plot(
     told: str,
     bands: Sequence[Band] = (),
     stems: Sequence[tuple[float, float]] = (),
-    level: tuple[float, str] | None = None,
+    levels: Sequence[Level] = (),
 ) -> str:
-    """One plot. `told` is what it shows, for those who do not see it; `stems` stand on the x axis; `level` is a dashed
-    line and its words.
+    """One plot. `told` is what it shows, for those who do not see it; `stems` stand on the x axis; what `levels` say
+    stands above the plot, where it meets neither the lines nor each other.
     """
     width, height = size
     left = max(LEFT, max((len(tick.label) for tick in y.ticks), default=0) * LETTER + 16)
     frame = Frame(left, TOP, width - left - RIGHT, height - TOP - BOTTOM)
     drawn = grid(frame, x, y)
-    if level is not None:
-        at = frame.y(y.place(level[0]))
-        drawn.append(f'<path class="level" d="M{left:.1f} {at:.1f}h{frame.width:.1f}"/>')
-        drawn.append(text(left + frame.width, 14, level[1], "tick end"))
+    drawn += levels_of(frame, levels, y)
     for along, value in stems:
         foot, head = frame.y(0), frame.y(y.place(value))
         drawn.append(

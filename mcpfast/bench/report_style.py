@@ -62,7 +62,7 @@ code { font: .92em ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", 
 .wrong { background: var(--bad-panel); border-color: var(--bad); }
 .note { background: var(--note-panel); border-color: var(--note); }
 .wrong strong, td.bad { color: var(--bad); } .note strong { color: var(--note); }
-td.bad { font-weight: 600; }
+td.good { color: var(--good); } td.bad, td.good { font-weight: 600; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 12px; margin: 1.2rem 0; }
 .tile { background: var(--panel); border-radius: 8px; padding: .7rem .9rem; }
 .tile b { display: block; font-size: 1.5rem; line-height: 1.3; font-weight: 600; white-space: nowrap; }
@@ -73,9 +73,9 @@ th, td { padding: .38rem .6rem; text-align: right; white-space: nowrap; border-b
 thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; white-space: normal; }
 .facts th, .facts td { text-align: left; white-space: normal; vertical-align: top; }
 tbody th { font-weight: 500; }
-th:first-child, td.words { text-align: left; white-space: normal; }
+th:first-child, td.words { text-align: left; white-space: normal; } td.words { min-width: 8rem; }
 th:first-child { min-width: 11.5rem; overflow-wrap: anywhere; position: sticky; left: 0; background: var(--page); }
-tbody th:first-child { padding-left: 2.2rem; } tbody th .swatch { position: absolute; left: .6rem; top: .75rem; }
+tbody th:has(.swatch) { padding-left: 2.2rem; } tbody th .swatch { position: absolute; left: .6rem; top: .75rem; }
 .figures thead th { min-width: 4rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; margin: .6rem 0; font-size: .92rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
@@ -94,6 +94,10 @@ svg { display: block; width: 100%; height: auto; overflow: visible; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 4px 28px; }
 .pair > *, .three > * { min-width: 0; }
 .three { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 290px), 1fr)); gap: 12px 28px; margin-top: .8rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)); gap: 26px 28px; }
+.chart { display: flex; flex-direction: column; min-width: 0; } .chart svg { margin-top: auto; }
+.chart h3 { font-size: .92rem; line-height: 1.35; margin: 0; } .chart .legend { font-size: .82rem; display: block; }
+details { margin: .9rem 0; } summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
 svg text { font-size: 12.5px; fill: var(--ink); font-variant-numeric: tabular-nums; }
 svg .tick, svg .label { fill: var(--soft); } svg .label { font-weight: 600; }
 svg .end { text-anchor: end; } svg .middle { text-anchor: middle; } svg .value { font-weight: 600; }
@@ -105,7 +109,8 @@ svg .name, svg .value { paint-order: stroke; stroke: var(--page); stroke-width: 
 .line.dash0 { stroke-dasharray: 7 5; } .line.dash1 { stroke-dasharray: 2 4; } .line.dash2 { stroke-dasharray: 9 4 2 4; }
 .dot { fill: var(--c); stroke: var(--page); stroke-width: 1.5; }
 .dot.hollow { fill: var(--page); stroke: var(--c); stroke-width: 2; }
-.bar { fill: var(--c); } .level { stroke: var(--soft); stroke-dasharray: 5 4; fill: none; }
+.bar { fill: var(--c); } .level { stroke: var(--c, var(--soft)); stroke-dasharray: 5 4; fill: none; }
+.level.bad { stroke-dasharray: none; } svg tspan { fill: var(--c, var(--soft)); }
 .stem { stroke: var(--bad); stroke-width: 2.5; fill: none; }
 .band { fill: var(--ink); fill-opacity: 0; } .band:hover { fill-opacity: .1; } .dot:hover { stroke: var(--ink); }
 .narrow { display: none; }
@@ -119,11 +124,11 @@ footer { margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: .8rem
 @media print {
   @page { margin: 14mm; }
   main { max-width: none; padding: 0; } body { font-size: 11pt; }
-  figure:not(:has(.row)), svg, .tile, tr, .box, .row, .found, .legend { break-inside: avoid; }
+  figure:not(:has(.row, .chart)), svg, .tile, tr, .box, .row, .chart, .found, .legend { break-inside: avoid; }
   h2, h3, .found, .legend { break-after: avoid; }
   .scroll { overflow: visible; } .figures thead th { min-width: 0; }
   table { font-size: 7.5pt; } th, td { padding: .25rem .3rem; } th:first-child { min-width: 6rem; position: static; }
-  tbody th:first-child { padding-left: .3rem; } tbody th .swatch { position: static; }
+  tbody th:has(.swatch) { padding-left: .3rem; } tbody th .swatch { position: static; }
   .three { grid-template-columns: 1fr 1fr 1fr; } .pair { grid-template-columns: 1fr 1fr; }
   .tile, .box { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .band { display: none; }
@@ -138,7 +143,7 @@ def style() -> str:
 
 
 def colours(hues: Sequence[str], stops: Sequence[str]) -> str:
-    fixed = [f".{name} {{ --c: var(--{name}); }}" for name in ("p50", "p99", "max")]
+    fixed = [f".{name} {{ --c: var(--{name}); }}" for name in ("p50", "p99", "max", "good", "bad")]
     side_by_side = [f".c{at} {{ --c: {hues[at]}; }}" for at in range(COLOURS)]
     low_to_high = [f".q{at} {{ --c: {between(stops, at / (STEPS - 1))}; }}" for at in range(STEPS)]
     return "\n".join([*fixed, *side_by_side, *low_to_high])
