@@ -13,10 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import benches.figures_http
 import benches.figures_latency  # noqa: F401  (both add their figures to FIGURES)
+from benches import history
 from benches.budgets import Budget, budgets
 from benches.figures import ECHO, FIGURES, Measured, Setting, Skipped
 from benches.load import RunFailed, Shape, drive
-from benches.table import Row, busy_share, keep, machine, print_table, progress, results_file
+from benches.table import Row, busy_share, commit, keep, machine, print_table, progress, results_file
 
 BUSY_MAX = 0.15
 EPILOG = """\
@@ -29,6 +30,7 @@ the rounds. Figures and bars: benches/budgets.toml, or --list.
   make bench ARGS="--quick"                     fewer and shorter rounds: a first idea
   make bench ARGS="--only stdio64_legacy"       one figure (may be given several times)
   make bench ARGS="--server 'python mine.py'"   another server with a tool echo(text: str) -> str
+  make bench ARGS=--record                      and a line for this commit in benches/history/history.jsonl
 
 The load comes from the engine of `mcpfast bench`. The HTTP figures need nginx: apt-get install -y nginx-light.
 A server given with --server takes its address as its last argument.
@@ -54,7 +56,25 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--server", type=shlex.split, default=ECHO, metavar="COMMAND", help="instead of examples/echo.py"
     )
-    return parser.parse_args()
+    parser.add_argument("--record", action="store_true", help="keep what is measured in benches/history")
+    given = parser.parse_args()
+    if given.record and (why := no_history(given)):
+        parser.error(f"--record keeps whole runs of a commit: {why}")
+    return given
+
+
+def no_history(given: argparse.Namespace) -> str:
+    """Why what was asked for cannot be recorded, found out before minutes are spent; "" when it can."""
+    partial_run = {"--only": given.only, "--quick": given.quick, "--server": given.server != ECHO}
+    if any(partial_run.values()):
+        return f"leave out {' and '.join(option for option, used in partial_run.items() if used)}"
+    if not commit():
+        return "this is no work tree of git"
+    try:
+        history.read(history.FILE)
+    except history.Unreadable as why:
+        return str(why)
+    return ""
 
 
 def list_figures() -> None:
@@ -91,6 +111,10 @@ def tell_of(tell: Callable[[str, bool], None], name: str, text: str) -> None:
     tell(f"{name}: {text}", False)
 
 
+def shown(file: Path) -> Path:
+    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+
+
 def main() -> int:
     given = options()
     if given.list:
@@ -113,7 +137,10 @@ def main() -> int:
             rows.append(row)
     print(" ".join(f"{key} {value}," for key, value in machine().items()).rstrip(","), end="\n\n")
     print_table(rows)
-    print(f"\n{file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}")
+    print(f"\n{shown(file)}")
+    if given.record:
+        history.add(history.entry_of(rows, busy), history.FILE)
+        print(f"{shown(history.FILE)}: the line of {commit()}; `make bench-report` draws it")
     missed = [row.budget.name for row in rows if row.verdict in ("MISSED", "FAILED")]
     if missed:
         print(f"missed: {', '.join(missed)}")

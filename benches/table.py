@@ -91,11 +91,15 @@ def print_table(rows: list[Row]) -> None:
 
 @cache
 def commit() -> str:
-    """The commit that is measured, with a `+` where the tree differs from it; "" outside of git."""
+    """The commit that is measured, with a `+` where the tree differs from it; "" outside of git.
+
+    The history of the benches is no difference: it tells of commits, and is written after they are measured.
+    """
     git = ["git", "-C", str(RESULTS.parent)]
+    status = ["status", "--porcelain", "-uno", "--", ":/", ":(exclude)history"]
     try:
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True)
+        changed = subprocess.run([*git, *status], capture_output=True, text=True)
     except FileNotFoundError:
         return ""
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else ""
