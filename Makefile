@@ -15,7 +15,7 @@ FUZZ_SECONDS ?= 10
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help conformance demo test test-all check format coverage sanitize fuzz bench bench-gate profile build lock clean
+.PHONY: help conformance demo test test-all check format coverage sanitize fuzz bench bench-report bench-pieces bench-gate profile build lock clean
 
 # Named by the content of its sources: timestamps lie after a copy, and rooms that do not fit together crash.
 COMPILED := $(STAMPS)/core-$(shell cat $(CORE) setup.py | cksum | cut -d ' ' -f 1)
@@ -85,6 +85,12 @@ fuzz: $(READY) $(STAMPS)/fuzz ## drive framing and decoding with libFuzzer for F
 
 bench: $(READY) $(STAMPS)/test ## measure; fails below a bar of benches/budgets.toml
 	$(BIN)/python benches/run.py $(ARGS)
+
+bench-report: $(READY) $(STAMPS)/test ## draw the figures over the landed changes: build/bench-history.html
+	@$(BIN)/python benches/report.py $(ARGS)
+
+bench-pieces: $(READY) $(STAMPS)/test ## time the pieces of the hot path beside their last landed run (ARGS=--help)
+	@$(BIN)/python benches/pieces.py $(ARGS)
 
 bench-gate: $(READY) $(STAMPS)/test ## count instructions per call; fails when they rise
 	@$(PYTHON) workshop/preflight.py valgrind

@@ -8,5 +8,8 @@ http_messages.py                HTTP requests as bytes, and a look at their answ
 rounds.py                       ours and a reference in turns, compared pair by pair
 figures.py, figures_http.py     one function for each figure
 counting.py                     instructions a call, under callgrind
+history.py, history/            what every landed change did to the figures
+report.py, series.py, charts.py the history drawn: `make bench-report`
+pieces.py, test_pieces.py       the pieces of a call beside their last landed run: `make bench-pieces`
 servers/                        what is measured besides examples/echo.py, and the peer
 """
