@@ -15,7 +15,7 @@ FUZZ_SECONDS ?= 10
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help conformance demo test test-all check format coverage sanitize fuzz bench bench-report bench-pieces bench-gate profile build lock clean
+.PHONY: help conformance demo test test-all check format coverage sanitize fuzz bench bench-report bench-pieces bench-gate peers profile build lock clean
 
 # Named by the content of its sources: timestamps lie after a copy, and rooms that do not fit together crash.
 COMPILED := $(STAMPS)/core-$(shell cat $(CORE) setup.py | cksum | cut -d ' ' -f 1)
@@ -96,6 +96,9 @@ bench-gate: $(READY) $(STAMPS)/test ## count instructions per call; fails when t
 	@$(PYTHON) workshop/preflight.py valgrind
 	$(BIN)/python benches/gate.py $(ARGS)
 
+peers: $(READY) $(STAMPS)/test ## every SDK that can be built here, side by side with us: benches/peers/RESULTS.md (ARGS=--help)
+	$(BIN)/python benches/peers/run.py $(ARGS)
+
 profile: $(READY) $(STAMPS)/test $(STAMPS)/profile ## py-spy, scalene, callgrind and Cython's report, into profiling/results
 	@$(PYTHON) workshop/preflight.py valgrind
 	$(BIN)/python profiling/run.py $(ARGS)
@@ -109,7 +112,7 @@ lock: $(STAMPS)/lock ## renew requirements/*.txt from pyproject.toml (UPGRADE=1:
 	$(BIN)/python workshop/lock.py
 
 clean: ## remove everything that the other words made
-	rm -rf .venv .venvs build dist mcpfast.egg-info .hypothesis .benchmarks mcpfast/*.so fuzz/found benches/_build
+	rm -rf .venv .venvs build dist mcpfast.egg-info .hypothesis .benchmarks mcpfast/*.so fuzz/found benches/_build benches/peers/_build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------------------------------ what they stand on

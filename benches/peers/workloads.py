@@ -150,7 +150,8 @@ class Workload:
 
     def look(self, one: Contestant, shop: Shop, seconds: float) -> Look:
         """At a server that was started for it. Raises RunFailed, also when one answer of all was wrong."""
-        shop.seed()
+        if self.family == "shop":
+            shop.seed()
         address = free_address(one.peer.path)
         with running(one.command(address, API_URL=shop.api, REDIS_URL=shop.redis), address) as pid:
             return self.drive(address, self.scenario(shop), pid, seconds)
