@@ -128,6 +128,9 @@ def test_promises_about_python_are_held_to_python() -> None:
     }
     results = measurement(**{f"stdio64_{LEGACY}": row, "start": row})
     assert promised(results, "memory") == (0.4, "ok", LABELS["mcp"], (LABELS["fastmcp"],))
+    results.rows[f"stdio64 {MODERN}"] = {LABELS[OURS]: [look(9, mb=45)], LABELS["mcp"]: [look(9, mb=75)]}
+    assert promised(results, "memory")[:2] == (0.6, "**MISSED**"), "the worse era, also where less is better"
+    del results.rows[f"stdio64 {MODERN}"]
     assert promised(results, "cold start")[:2] == (0.15, "aim")
     text = report(results)
     assert (
@@ -337,8 +340,9 @@ def constant_api() -> Iterator[str]:
 
 
 def briefly(one: Workload, shop: Shop, address: str, pid: int) -> Look:
-    scenario = msgspec.structs.replace(one.scenario(shop), ramp_s=0.1, warmup_s=0.1, duration_s=0.5)
-    return one.drive(address, scenario, pid, 1.0)
+    """With few users, so that all have come around on a busy machine, too. Raises RunFailed when one answer is wrong."""
+    shape = {"connections": 3, "ramp_s": 0.1, "warmup_s": 0.1, "duration_s": 1.0}
+    return one.drive(address, msgspec.structs.replace(one.scenario(shop), **shape), pid, 1.0)
 
 
 @pytest.mark.parametrize("name", ["v1 sessions", "v1 modern"])
@@ -350,7 +354,6 @@ def test_our_peer_answers_the_first_workload(name: str) -> None:
         running([sys.executable, str(HERE / OURS / "peer.py"), "http", port], address) as pid,
     ):
         found = briefly(workload(name), Shop(api, ""), address, pid)
-    assert found["mean_rate_per_s"] > 20
     tools = {"call calculate_fibonacci", "call fetch_external_data", "call process_json_data", "list tools"}
     assert tools <= {kind["name"] for kind in found["kinds"]}
 
@@ -374,4 +377,6 @@ def test_our_peer_answers_the_shop_with_both_clients() -> None:
             address = free_address()
             command = contestant.command(address, API_URL=shop.api, REDIS_URL=shop.redis)
             with running(command, address) as pid:
-                assert briefly(one, shop, address, pid)["mean_rate_per_s"] > 20, contestant.label
+                kinds = {kind["name"] for kind in briefly(one, shop, address, pid)["kinds"]}
+            tools = {"call search_products", "call get_user_cart", "call checkout", "list tools"}
+            assert tools <= kinds, contestant.label

@@ -29,7 +29,7 @@ Each row is measured in rounds: every server is started and looked at for a seco
 a busy moment of the machine is everybody's, and only looks of one round are compared. Servers have one processor, the load and
 what it needs (Redis, the HTTP service) have another. Close what else is running.
 
-  make peers                          build all, measure all: half an hour
+  make peers                          build all, measure all: about 35 minutes
   make peers ARGS="--list"            who is here and built, who is not and why, and the rows
   make peers ARGS="--only rmcp"       us and one peer (may be given several times)
   make peers ARGS="--row shop"        rows whose names begin so (may be given several times)
