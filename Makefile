@@ -8,7 +8,7 @@ VENV ?= .venv
 
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
-CORE := $(wildcard mcpfast/_*.pyx mcpfast/_*.pxd mcpfast/*.h)
+CORE := $(wildcard mcpfast/_*.pyx mcpfast/_*.pxd mcpfast/*.h mcpfast/bench/*.pyx mcpfast/bench/*.c mcpfast/bench/native/*)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 ARGS ?=
 FUZZ_SECONDS ?= 10

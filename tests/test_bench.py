@@ -162,6 +162,18 @@ def test_modern_answers_must_say_that_they_are_complete() -> None:
     assert driven(odd("plain"), revision=MODERN, calls=100).wrong == {"bad_result": 100}
 
 
+def test_the_start_of_a_command_is_no_part_of_its_calls() -> None:
+    """Of either era; 2026-07-28 has no handshake that would be waited for."""
+    late = "import time; time.sleep(0.5)\n" + ODD_SERVER.replace(
+        '"text": text}]', '"text": text}], "resultType": "complete"'
+    )
+    for revision in (LEGACY, MODERN):
+        server = [sys.executable, "-S", "-E", "-c", late, "plain"]
+        done = driven(server, revision=revision, duration_s=0.2, timeout_s=5)
+        assert done.wrong == {}, done.outcome["first_error"]
+        assert done.outcome["latency_us"]["max"] < 300_000
+
+
 # ---- what is wrong ---------------------------------------------------------------------------------------
 
 

@@ -48,6 +48,7 @@ cdef extern from "native/engine.h" nogil:
         const char *wanted
         int64_t length
     ctypedef struct expectation:
+        bint refusal
         bint complete
         const char *text
         size_t text_len
@@ -227,7 +228,7 @@ cdef class Engine:
         s.bytes, s.len = self.text(told.data), len(told.data)
         self.put_holes(s, told)
         expect = told.expect
-        s.expect.complete = expect.complete
+        s.expect.refusal, s.expect.complete = expect.refusal, expect.complete
         if expect.text is not None:
             text = expect.text.encode()
             s.expect.text, s.expect.text_len = self.text(text), len(text)

@@ -445,7 +445,7 @@ static void take_message_slowly(engine *e, connection *c, span message, int64_t 
     call *k = id == UINT64_MAX ? NULL : call_of(e, c, id, &why);
     if (k == NULL) return note(e, id == UINT64_MAX ? v : why, message);
     const step *s = &e->plan->steps[k->step];
-    if (v == ERROR_ANSWER) v = judge_error(e->plan, error);
+    if (v == ERROR_ANSWER) v = s->expect.refusal ? RIGHT : judge_error(e->plan, error);
     else if (v == RIGHT) v = judge_result(&s->expect, result);
     if (v == RIGHT) memo_take(&e->memos[k->step], message, id_span);
     keep_answer(e, message);

@@ -79,7 +79,7 @@ class Speech:
     # ---- what a connection begins and ends with ------------------------------------------------------------
 
     def discover(self) -> Step:
-        return self.request("discover", "server/discover", counted=False, expect=Expectation())
+        return self.request("discover", "server/discover", counted=False, expect=Expectation(refusal=True))
 
     def initialize(self) -> Step:
         params = {

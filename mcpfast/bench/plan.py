@@ -17,6 +17,7 @@ Wire = Literal["lines", "http", "websocket"]
 class Expectation:
     """What must come back: a result, and in its first content block `text`, or JSON with these members."""
 
+    refusal: bool = False  # an error is as good as a result
     complete: bool = False  # 2026-07-28: resultType is "complete"
     text: str | None = None
     members: dict[str, str] = field(

@@ -167,6 +167,10 @@ class _Maker:
     def prologue(self) -> list[int]:
         speech = self.speech
         indices = [self.put("upgrade", speech.upgrade())] if speech.wire == "websocket" else []
+        if (
+            speech.revision.modern and speech.wire == "lines"
+        ):  # else a command's start would be part of its first call
+            return [self.put("discover", speech.discover())]
         if speech.revision.modern or (self.scenario.script and any(one.open for one in self.scenario.action)):
             return indices
         return [*indices, *self.opening(counted=False)]

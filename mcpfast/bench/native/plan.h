@@ -29,6 +29,7 @@ typedef struct {
 } condition;
 
 typedef struct {
+    bool refusal;     /* an error is as good as a result */
     bool complete;    /* resultType must be "complete" (2026-07-28) */
     const char *text; /* what the first content block says; NULL: anything */
     size_t text_len;
