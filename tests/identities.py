@@ -8,6 +8,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Coroutine
 from typing import Any
 
+from aiohttp import web
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
@@ -134,6 +135,17 @@ def bearer(token: str, **more: Any) -> Evidence:
 def headers(authorization: str | None = None, x_api_key: str | None = None, **more: Any) -> Evidence:
     known = {"authorization": authorization, "x-api-key": x_api_key}
     return Evidence(transport="http", header=known.get, **more)
+
+
+async def serving(handler: Any) -> tuple[web.AppRunner, str]:
+    """A real HTTP server on loopback: what ends it, and its origin."""
+    app = web.Application()
+    app.router.add_get("/{name:.*}", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    return runner, f"http://127.0.0.1:{runner.addresses[0][1]}"
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:

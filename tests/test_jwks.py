@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 import time
+from base64 import urlsafe_b64encode
 from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from mcpfast.errors import AddressError
@@ -18,7 +21,7 @@ from mcpfast.tenancy.denied import Unavailable
 from mcpfast.tenancy.fetch import DOCUMENT_BYTES_MAX, Fetched, HttpsFetch
 from mcpfast.tenancy.jwks import FETCH_S, KeySet, life_of, metadata_urls, read_keys
 from mcpfast.tenancy.signatures import SigningKey
-from tests.identities import ISSUER, KEYS, Clock, Site, jwks, run
+from tests.identities import ISSUER, KEYS, Clock, Site, jwks, run, serving
 
 URL = "https://id.example/keys"
 
@@ -110,6 +113,23 @@ def test_everybody_waits_for_the_same_fetch_and_nobody_takes_others_along() -> N
         site.gate.set()
         assert await asyncio.gather(*waiting[1:]) == [True] * 99
         assert waiting[0].cancelled()
+        assert len(site.fetched) == 1
+
+    run(story())
+
+
+def test_a_clock_that_jumps_begins_no_second_fetch_beside_the_first() -> None:
+    async def story() -> None:
+        site, clock = Site(), Clock()
+        site.gate = asyncio.Event()
+        keys = keys_of(site, clock)
+        first = asyncio.create_task(found(keys))
+        await asyncio.sleep(0)
+        clock.s += 3_600
+        second = asyncio.create_task(found(keys))
+        await asyncio.sleep(0)
+        site.gate.set()
+        assert await first and await second
         assert len(site.fetched) == 1
 
     run(story())
@@ -268,7 +288,9 @@ def test_an_issuer_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_only_keys_that_verify_signatures_are_taken() -> None:
     ec = KEYS["ES256"].as_dict(private=False)
-    weak = {"kty": "RSA", "kid": "weak", "n": "u" * 171, "e": "AQAB"}  # 1,024 bits
+    numbers = generate_private_key(65_537, 1_024).public_key().public_numbers()
+    modulus = urlsafe_b64encode(numbers.n.to_bytes(128, "big")).rstrip(b"=").decode()
+    weak = {"kty": "RSA", "kid": "weak", "n": modulus, "e": "AQAB"}
     private = RSAKey.generate_key(2048, {"kid": "leaked"})
     secret = OctKey.generate_key(256, {"kid": "secret"})
     odd: list[dict[str, Any]] = [
@@ -398,17 +420,20 @@ def test_metadata_of_another_issuer_or_that_points_inside_is_not_believed(metada
     assert len(fetched) == 2
 
 
+def test_an_issuer_without_metadata() -> None:
+    site = Site()
+    site.answer = Fetched(404, {}, b"")
+    run(unavailable(KeySet(ISSUER, site, now=Clock()), 30))
+    assert site.fetched == [*metadata_urls(ISSUER)]
+
+
 # ---------------------------------------------------------------- over a real connection
 
 
-async def serving(handler: Any) -> tuple[web.AppRunner, str]:
-    app = web.Application()
-    app.router.add_get("/{name:.*}", handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    return runner, f"http://127.0.0.1:{runner.addresses[0][1]}"
+def test_without_aiohttp_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    with pytest.raises(AddressError, match=r"mcpfast\[auth\]"):
+        HttpsFetch()
 
 
 def test_keys_come_over_http_and_redirects_and_floods_of_bytes_do_not() -> None:
@@ -416,6 +441,7 @@ def test_keys_come_over_http_and_redirects_and_floods_of_bytes_do_not() -> None:
         name = request.match_info["name"]
         if name == "keys":
             assert request.headers["Accept"] == "application/json"
+            assert request.headers["Accept-Encoding"] == "identity"
             return web.Response(body=jwks(), headers={"Cache-Control": "max-age=600"})
         if name == "moved":
             raise web.HTTPFound("/keys")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from base64 import urlsafe_b64encode
 from hmac import digest
 from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from mcpfast.tenancy.denied import Denied, InvalidToken, MalformedRequest, Unava
 from mcpfast.tenancy.fetch import Fetched
 from mcpfast.tenancy.identity import Claim, Principal
 from mcpfast.tenancy.issuers import Issuer
+from mcpfast.tenancy.jwks import read_keys
 from mcpfast.tenancy.jwt import CACHED_S, JwtBearer
 from mcpfast.tenancy.resolvers import BEARER_CHARS_MAX, Chain, Evidence
 from tests.identities import (
@@ -40,6 +43,7 @@ from tests.identities import (
     jwks,
     run,
     secret_key,
+    serving,
     sign,
 )
 
@@ -275,6 +279,20 @@ def test_hs256_with_the_public_key_as_its_secret() -> None:
         House().refused(f"{front}.{mac}", UNKNOWN_KEY)
 
 
+def test_a_signature_by_another_algorithm_than_the_keys_does_not_hold() -> None:
+    """Even where nobody has looked at the header before."""
+    key = read_keys(jwks())["rsa"]
+    for token in (
+        sign(algorithm="RS512", key=KEYS["RS256"]),
+        sign(algorithm="PS256", key=KEYS["RS256"]),
+        forge({"alg": "none"}, claims()),
+        CONFUSED,
+    ):
+        unverified = signatures.read(token)
+        assert unverified is not None
+        assert not signatures.verify(unverified, key)
+
+
 def test_a_signature_with_one_bit_changed() -> None:
     front, _, signature = sign().rpartition(".")
     for place in range(0, len(signature), 7):
@@ -486,7 +504,37 @@ def test_a_persons_tokens_are_revoked_with_their_own_tenant() -> None:
     house.refused(sign(), "The token has been revoked")
 
 
-# ---------------------------------------------------------------- issuers that are down, floods
+# ---------------------------------------------------------------- issuers that are up, down, floods
+
+
+def test_the_keys_of_a_real_issuer_are_found_and_fetched() -> None:
+    async def story() -> None:
+        asked: list[str] = []
+
+        async def handler(request: web.Request) -> web.Response:
+            asked.append(request.path)
+            if request.path == "/keys":
+                return web.Response(body=jwks())
+            return web.json_response({"issuer": origin, "jwks_uri": f"{origin}/keys"})
+
+        runner, origin = await serving(handler)
+        try:
+            resolver = JwtBearer([issuer(issuer=origin, jwks_url=None)], Tenants(), now=lambda: START_S)
+            for algorithm in KEYS:
+                claim = await resolver.resolve(bearer(sign(claims(iss=origin), algorithm=algorithm)))
+                assert claim is not None and claim.principal.issuer == origin
+        finally:
+            await runner.cleanup()
+        assert asked == ["/.well-known/oauth-authorization-server", "/keys"]
+
+    run(story())
+
+
+def test_without_joserfc_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("mcpfast.tenancy.signatures")
+    monkeypatch.setitem(sys.modules, "mcpfast.tenancy.signatures", None)
+    with pytest.raises(RegistrationError, match=r"mcpfast\[auth\]"):
+        House()
 
 
 def test_an_issuer_that_is_down_is_a_503_that_says_when_to_come_back() -> None:
@@ -634,6 +682,20 @@ def test_issuers_that_could_mean_the_same_person_need_prefixes() -> None:
     House(issuer(subject_prefix="a:"), issuer(issuer="https://b.example", subject_prefix="b:"))
     alone = {"tenant_claim": None, "tenants": None}
     House(issuer(tenant="acme", **alone), issuer(issuer="https://b.example", tenant="globex", **alone))
+
+
+def test_an_issuer_as_a_configuration_file_has_it() -> None:
+    written = {
+        "issuer": ISSUER,
+        "audiences": [RESOURCE],
+        "tenant_claim": ["org", "id"],
+        "tenants": ["acme"],
+        "required": {"azp": ["app"]},
+    }
+    read = msgspec.convert(written, Issuer)
+    assert (read.tenant_claim, read.required) == (("org", "id"), {"azp": ("app",)})
+    with pytest.raises(msgspec.ValidationError, match="speaks for nobody"):
+        msgspec.convert({"issuer": ISSUER, "audiences": [RESOURCE]}, Issuer)
 
 
 def test_an_issuer_shows_no_secret() -> None:

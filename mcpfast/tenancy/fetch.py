@@ -52,8 +52,10 @@ class HttpsFetch:
 
     async def __call__(self, url: str) -> Fetched:
         """Raises ValueError for more than DOCUMENT_BYTES_MAX. Whoever calls bounds the time."""
-        async with self._aiohttp.ClientSession(cookie_jar=self._aiohttp.DummyCookieJar()) as session:
-            headers = {"Accept": "application/json"}
+        # Nothing compressed: what is small on the way could be anything here.
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        jar = self._aiohttp.DummyCookieJar()
+        async with self._aiohttp.ClientSession(cookie_jar=jar, auto_decompress=False) as session:
             async with session.get(url, headers=headers, allow_redirects=False) as response:
                 body = bytearray()
                 async for chunk in response.content.iter_chunked(1 << 14):

@@ -21,7 +21,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
 
 from mcpfast.errors import RegistrationError
 from mcpfast.tenancy.denied import InvalidToken, Unavailable
@@ -176,29 +175,41 @@ class JwtBearer:
         return generation
 
 
+class _Queue:
+    """Of one loop: who verifies, and how many wait for it."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.waiting = 0
+
+
 class _Turns:
     """One verification in each turn of a loop, first come first served, and not too many waiting."""
 
     def __init__(self) -> None:
-        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-        self._waiting = 0
+        self._queues: dict[asyncio.AbstractEventLoop, _Queue] = {}
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
         """Raises Unavailable where too many wait already."""
-        if self._waiting >= WAITING_MAX:
+        queue = self._queue()
+        if queue.waiting >= WAITING_MAX:
             raise Unavailable("Too many new tokens at once", retry_after_s=1.0)
-        loop = asyncio.get_running_loop()
-        lock = self._locks.get(loop)
-        if lock is None:
-            lock = self._locks[loop] = asyncio.Lock()
-        self._waiting += 1
+        queue.waiting += 1
         try:
-            async with lock:
+            async with queue.lock:
                 await asyncio.sleep(0)  # everything else that is ready comes first
                 yield
         finally:
-            self._waiting -= 1
+            queue.waiting -= 1
+
+    def _queue(self) -> _Queue:
+        loop = asyncio.get_running_loop()
+        queue = self._queues.get(loop)
+        if queue is None:
+            self._queues = {known: queue for known, queue in self._queues.items() if not known.is_closed()}
+            queue = self._queues[loop] = _Queue()
+        return queue
 
 
 def _remember(entries: OrderedDict[bytes, _Value], digest: bytes, value: _Value, entries_max: int) -> None:
@@ -214,7 +225,7 @@ def _issuer_of(token: Unverified) -> str:
 
 
 def _load() -> None:
-    """joserfc takes 40 ms to import: now, and not when the first token comes."""
+    """joserfc takes 50 ms to import: now, and not when the first token comes."""
     try:
         import mcpfast.tenancy.signatures  # noqa: F401
     except ImportError:

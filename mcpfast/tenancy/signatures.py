@@ -109,7 +109,7 @@ def read_key(jwk: Mapping[str, Any]) -> SigningKey | None:
         if not algorithms or (kind == "RSA" and not RSA_BITS_MIN <= _bits_of(jwk["n"]) <= RSA_BITS_MAX):
             return None
         # Only what is public: an issuer that publishes its private key by mistake does not hand it to us.
-        key = import_key({"kty": kind, **{name: jwk[name] for name in members}})
+        key = import_key({name: jwk[name] for name in ("kty", *members)})
     except _BROKEN:
         return None
     key_id = jwk.get("kid", "")
