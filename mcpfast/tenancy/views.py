@@ -1,0 +1,149 @@
+"""What a principal may use: views, shared by all who may use the same.
+
+A tool, resource or prompt states what it asks for (`Requirement`). A tenant's patterns, its kind and the scopes of whoever is
+asking are a `ViewKey`; equal keys share one `View`, so 10,000 tenants of three plans have a handful of views, and prepared
+bytes of lists may be kept per (view, revision, page).
+
+Patterns are those of fnmatch, with capitals told apart: ``*`` any text (slashes, too), ``?`` one letter, ``[abc]`` one of
+these. They are held against names of tools and prompts, and against URIs of resources in their canonical spelling; `deny` is
+stronger than `allow`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Set
+from fnmatch import translate
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from mcpfast.tenancy.identity import Kind
+from mcpfast.tenancy.namespace import UnsafeName, canonical_uri
+
+VIEWS_MAX = 1_024
+DECISIONS_MAX = 10_000  # remembered by one view
+PATTERNS_MAX = 1_024  # compiled, of all tenants
+
+
+class Requirement(NamedTuple):
+    """What an offer asks for: all of these scopes, and one of these kinds of tenants (none named: any)."""
+
+    scopes: frozenset[str] = frozenset()
+    kinds: frozenset[Kind] = frozenset()
+
+
+class Decision(NamedTuple):
+    """`hidden`: as if it did not exist. `step-up`: not listed, and a call is told which scopes a new token must have, too."""
+
+    verdict: Literal["visible", "hidden", "step-up"]
+    missing: frozenset[str] = frozenset()
+
+
+VISIBLE = Decision("visible")
+HIDDEN = Decision("hidden")
+NOTHING_ASKED = Requirement()
+
+
+class ViewKey(NamedTuple):
+    """Who has equal keys sees the same. `grantable` are the tenant's scopes, `scopes` those of them that the principal has."""
+
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+    kind: Kind
+    scopes: frozenset[str]
+    grantable: frozenset[str]
+
+
+class View:
+    """`decisions` are those made by name, for whoever wants to look there before asking."""
+
+    __slots__ = ("_allow", "_deny", "decisions", "key")
+
+    def __init__(self, key: ViewKey) -> None:
+        self.key = key
+        self.decisions: dict[str, Decision] = {}
+        self._allow = _compiled(key.allow)
+        self._deny = _compiled(key.deny)
+
+    def decide(self, name: str, requirement: Requirement = NOTHING_ASKED) -> Decision:
+        """For a tool or a prompt that exists. Remembered: a name that asks for something else from now on is a new catalog."""
+        known = self.decisions.get(name)
+        if known is None:
+            if len(self.decisions) >= DECISIONS_MAX:
+                self.decisions.clear()
+            known = self.decisions[name] = self._decide(self.matches(name), requirement)
+        return known
+
+    def decide_uri(self, uri: str, requirement: Requirement = NOTHING_ASKED) -> Decision:
+        """For a resource; not remembered, since templates have URIs without end. What is no safe URI is hidden."""
+        return self._decide(self.matches_uri(uri), requirement)
+
+    def matches(self, name: str) -> bool:
+        """Whether the tenant's patterns let a name pass."""
+        return self._allow.match(name) is not None and self._deny.match(name) is None
+
+    def matches_uri(self, uri: str) -> bool:
+        """Whether they let a URI pass: its canonical spelling must be allowed, and neither spelling denied."""
+        try:
+            canonical = canonical_uri(uri)
+        except UnsafeName:
+            return False
+        return self.matches(canonical) and self._deny.match(uri) is None
+
+    def _decide(self, matched: bool, requirement: Requirement) -> Decision:
+        if not matched or (requirement.kinds and self.key.kind not in requirement.kinds):
+            return HIDDEN
+        missing = requirement.scopes - self.key.scopes
+        if not missing:
+            return VISIBLE
+        # A step up helps only to what the tenant itself was granted.
+        return Decision("step-up", missing) if missing <= self.key.grantable else HIDDEN
+
+
+class Views:
+    """The views of one catalog, at most `views_max`; the one not used for longest goes first.
+
+    `generation` rises whenever a View taken before must not be asked any more.
+    """
+
+    def __init__(self, views_max: int = VIEWS_MAX) -> None:
+        self._views: OrderedDict[ViewKey, View] = OrderedDict()
+        self._views_max = views_max
+        self._asked: frozenset[str] = frozenset()
+        self.generation = 0
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def catalog_changed(self, scopes_asked: Set[str]) -> None:
+        """Tells which scopes any offer asks for. Others do not tell views apart: a scope per person makes no view per person."""
+        self._asked = frozenset(scopes_asked)
+        self._views.clear()  # decisions may be others now, too
+        self.generation += 1
+
+    def of(
+        self,
+        kind: Kind,
+        allow: tuple[str, ...],
+        deny: tuple[str, ...],
+        granted: frozenset[str],
+        scopes: frozenset[str],
+    ) -> View:
+        """The view of a principal with `scopes` within a tenant that was `granted` those; it never has more than its tenant."""
+        grantable = granted & self._asked
+        key = ViewKey(allow, deny, kind, scopes & grantable, grantable)
+        view = self._views.get(key)
+        if view is None:
+            view = self._views[key] = View(key)
+            if len(self._views) > self._views_max:
+                self._views.popitem(last=False)
+        else:
+            self._views.move_to_end(key)
+        return view
+
+
+@lru_cache(PATTERNS_MAX)
+def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """One expression for all of them; without a pattern nothing matches."""
+    return re.compile("|".join(map(translate, patterns)) or r"(?!)")
