@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class KeyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class KeyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """`id` stands in the key in the open and finds this record; `sha256` (hex) proves the rest of it."""
 
     id: str
