@@ -86,6 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mcpfast.live.top import main as top
 
         return top(given[1:], behind)
+    if given[:1] == ["config"]:
+        from mcpfast.commands.config import main as config
+
+        return config(given[1:], behind)
+    if given[:1] == ["tenant"]:
+        from mcpfast.commands.tenant import main as tenant
+
+        return tenant(given[1:], behind)
     options = _parser().parse_args(given)
     options.behind = behind
     try:
@@ -187,6 +195,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "top", help="look into a live server: sessions, calls in flight, queues", add_help=False
     )
+    commands.add_parser("config", help="show or check what a server is set to", add_help=False)
+    commands.add_parser("tenant", help="look after tenants and their API keys", add_help=False)
     command("version", "Show the version.", _version)
     return parser
 
