@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import closing
 
 import msgspec
 
@@ -87,7 +88,8 @@ def _nested(rows: Sequence[tuple[str, object, str]]) -> dict[str, dict[str, obje
 def _check(given: argparse.Namespace, held: config.Configuration) -> None:
     output.say(f"{held.file or 'the environment'}: good")
     if held.registry:
-        content = asyncio.run(open_store(held.registry).load())
+        with closing(open_store(held.registry)) as store:
+            content = asyncio.run(store.load())
         check(content)
         counted = ", ".join(
             f"{len(of):,} {name if len(of) != 1 else name[:-1]}"

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -116,7 +117,8 @@ def main(arguments: Sequence[str], behind: Sequence[str] = ()) -> int:
     try:
         if behind:
             raise Refusal("there is no use for what stands behind --")
-        asyncio.run(given.action(opened(given), given))
+        with closing(opened(given)) as tenants:
+            asyncio.run(given.action(tenants, given))
     except Refusal as error:
         output.complain(f"mcpfast tenant: {error}")
         return WRONG_USAGE
@@ -135,6 +137,7 @@ class Tenants(Protocol):
     async def remove(self, before: TenantRecord) -> None: ...
     async def put_key(self, key: KeyRecord) -> None: ...
     async def revoke_key(self, before: KeyRecord) -> KeyRecord: ...
+    def close(self) -> None: ...
 
 
 def opened(given: argparse.Namespace) -> Tenants:
@@ -188,6 +191,10 @@ class InRegistry:
         revoked = await self._store.revoke_key(before.id)
         self._record("key.revoke", before.id, before, revoked)
         return revoked
+
+    def close(self) -> None:
+        self._store.close()
+        self._log.close()
 
     def _record(
         self, action: str, target: str, before: msgspec.Struct | None, after: msgspec.Struct | None

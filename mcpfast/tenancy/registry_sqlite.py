@@ -47,7 +47,7 @@ Rows = list[tuple[str, bytes]]
 
 
 class SqliteStore:
-    """A `Store` in one database file, which is made when it is first asked for. Give it back with `close()`."""
+    """A `Store` in one database file, which is made when it is first asked for."""
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
         self.file = os.fspath(file)

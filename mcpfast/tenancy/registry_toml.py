@@ -67,6 +67,9 @@ class TomlStore:
         self._keys[id] = revoked = await self._edit(toml_file.RevokeKey(id), KeyRecord)
         return revoked
 
+    def close(self) -> None:
+        pass
+
     def _stamp(self) -> tuple[int, ...]:
         """Another one whenever the file is another one; all zeros where there is none."""
         try:

@@ -50,6 +50,9 @@ class TenantStore(Protocol):
     async def remove(self, id: str) -> None:
         """Forgets a tenant, and with it its keys. Raises Unknown."""
 
+    def close(self) -> None:
+        """Gives back what is held open. Whatever is asked later opens it again."""
+
 
 class KeyStore(Protocol):
     """API keys, found by what stands in them in the open."""
@@ -164,6 +167,9 @@ class MemoryStore:
         self._version = 1
         self._loaded = 0
         check(Content(self._plans, self._tenants, self._keys))
+
+    def close(self) -> None:
+        pass
 
     async def load(self) -> Content:
         self._loaded = self._version

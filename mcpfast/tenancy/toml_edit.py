@@ -112,29 +112,44 @@ def _styled(own: str, place: Place, table: Table) -> str:
             styled.append(section, tomlkit.table(is_super_table=True))
         _put(styled[section], id, table)
         return tomlkit.dumps(styled)
-    except TOMLKitError:
+    except (TOMLKitError, ValueError):
         raise ConfigurationError(BY_HAND) from None
 
 
 def _put(container: Any, name: str, value: Any, *, depth: int = 0) -> None:
     """Sets a member of a styled table so that what is not changed keeps its place, its form and its comments."""
-    if not isinstance(value, dict):
-        if name not in container or container[name] != value:
-            container[name] = value
-    elif name not in container:
-        container.append(name, _item(value, inline=depth == 1 and not _has_tables(value)))
+    from tomlkit.items import InlineTable
+
+    held = container.get(name)
+    if held == value:
+        return
+    if isinstance(held, InlineTable) and isinstance(value, dict):
+        container[name] = _item(value, inline=True)
+    elif not isinstance(value, dict):
+        container[name] = value
+    elif held is None or _has_no_header_for(held, value):
+        if held is not None:
+            del container[name]
+        inline = depth == 1 and not _has_tables(value)
+        container.append(name, _item(value, inline=inline, has_header=depth == 0))
     else:
-        for old in [old for old in container[name] if old not in value]:
-            del container[name][old]
+        for old in [old for old in held if old not in value]:
+            del held[old]
         for member, new in value.items():
-            _put(container[name], member, new, depth=depth + 1)
+            _put(held, member, new, depth=depth + 1)
 
 
-def _item(value: Table, *, inline: bool = False) -> Any:
-    """A new table: simple members first; quotas in one line, members of an organization as tables of their own."""
+def _has_no_header_for(held: Any, value: Table) -> bool:
+    """A table that is there only by the headers of those below it goes with the last of them."""
+    return bool(held.is_super_table()) and not held.keys() & value.keys()
+
+
+def _item(value: Table, *, inline: bool = False, has_header: bool = False) -> Any:
+    """A new table: simple members first; quotas in one line, members of an organization as tables of their own. One that has
+    nothing but tables gets no header of its own, unless it must."""
     import tomlkit
 
-    of_tables = bool(value) and all(isinstance(member, dict) for member in value.values())
+    of_tables = bool(value) and not has_header and all(isinstance(member, dict) for member in value.values())
     made = tomlkit.inline_table() if inline else tomlkit.table(is_super_table=of_tables)
     for name, member in sorted(value.items(), key=lambda one: isinstance(one[1], dict)):
         is_table = isinstance(member, dict)
