@@ -90,6 +90,32 @@ def test_a_greedy_tenant_cannot_starve_a_quiet_one() -> None:
         assert quiet in (queue.pop(0.0), queue.pop(0.0))
 
 
+def test_nobody_saves_up_turns() -> None:
+    queue = FairQueue(ROOM)
+    for _ in range(2000):
+        push(queue, "always")
+    push(queue, "late")
+    for _ in range(1000):
+        queue.pop(0.0)
+    lane = next(iter([push(queue, "late") for _ in range(1000)])).lane
+    served = [queue.pop(0.0) for _ in range(100)]
+    assert sum(waiter is not None and waiter.lane is lane for waiter in served) == pytest.approx(50, abs=1)
+
+
+def test_nobody_gets_rid_of_what_it_has_used() -> None:
+    """A tenant that was served ahead of its share waits for the others, also when many have come and gone meanwhile."""
+    queue = FairQueue(ROOM)
+    push(queue, "dear", cost=1000.0)
+    for _ in range(500):
+        push(queue, "cheap")
+    queue.pop(0.0)
+    for n in range(4 * LANES_KEPT):
+        queue.remove(push(queue, f"passing {n}"))
+    dear = push(queue, "dear")
+    assert dear not in [queue.pop(0.0) for _ in range(500)]
+    assert queue.pop(0.0) is dear
+
+
 def test_a_large_call_counts_as_many() -> None:
     queue, served = FairQueue(ROOM), Counter[float]()
     for _ in range(100):

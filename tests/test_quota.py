@@ -215,6 +215,7 @@ def test_a_budget_may_be_overdrawn() -> None:
     budget.debit(25, NOON)
     assert budget.used(NOON) == (25.0, 25.0)
     assert budget.take(1, NOON) == 12 * 3600
+    assert budget.take(0, NOON) == 0.0
     assert budget.take(1, NOON + 12 * 3600) == 0.0
 
 
