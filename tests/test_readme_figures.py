@@ -20,7 +20,7 @@ from benches import readme
 from benches.budgets import budgets
 from benches.load import LEGACY, MODERN
 from benches.peers.catalog import OURS
-from benches.peers.results import RAW, Looks
+from benches.peers.results import Looks
 from tests.test_peers import LABELS, look, measurement
 
 TEXT = "# A project\n\n<!-- figures -->\n\nold figures\n\n<!-- /figures -->\n\nmore\n"
@@ -120,6 +120,5 @@ def test_readme_has_its_marks() -> None:
     assert text.count(readme.BEGIN) == text.count(readme.END) == 1
 
 
-@pytest.mark.skipif(not RAW.exists(), reason="benches/peers/results.json is not there: make peers writes it")
 def test_readme_tells_what_was_recorded() -> None:
     assert readme.main(["--check"]) == 0, "write them: .venv/bin/python benches/readme.py"
