@@ -25,11 +25,12 @@ from tests.test_peers import LABELS, look, measurement
 
 TEXT = "# A project\n\n<!-- figures -->\n\nold figures\n\n<!-- /figures -->\n\nmore\n"
 LINES: list[dict[str, Any]] = [
-    {"commit": "0" * 12, "date": "2026-11-01T10:00:00+00:00", "machine": "old", "figures": {"rss": 99.0}},
+    {"commit": "0" * 12, "date": "2026-11-01T10:00:00+00:00", "machine": {}, "figures": {"rss": 99.0}},
     {
         "commit": "123456789abc",
         "date": "2026-11-29T10:00:00+00:00",
-        "machine": {"cpu": "a processor", "processors": 2, "system": "Linux", "python": "3.11.7"},
+        "python": "3.11.7",
+        "machine": {"cpu": "a processor", "processors": 2, "system": "Linux"},
         "figures": {"stdio64_legacy": 0.61, "instructions": 2778.0, "rss": 40.0, "no_longer_measured": 1.0},
     },
 ]
