@@ -112,7 +112,7 @@ lock: $(STAMPS)/lock ## renew requirements/*.txt from pyproject.toml (UPGRADE=1:
 	$(BIN)/python workshop/lock.py
 
 clean: ## remove everything that the other words made
-	rm -rf .venv .venvs build dist mcpfast.egg-info .hypothesis .benchmarks mcpfast/*.so fuzz/found benches/_build benches/peers/_build
+	rm -rf .venv .venvs build dist mcpfast.egg-info .hypothesis .benchmarks mcpfast/*.so mcpfast/bench/*.so fuzz/found benches/_build benches/peers/_build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------------------------------ what they stand on

@@ -42,7 +42,7 @@ class Setting:
     echo: Sequence[str] = tuple(ECHO)
     rounds: int = 9
     seconds: float = 0.4
-    tell: Callable[[str], None] = lambda text: None
+    tell: Callable[[str], None] = field(default=lambda text: None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -364,3 +364,23 @@ def test_the_critical_path_names_files_that_exist() -> None:
     critical = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mcpfast"]["coverage"]["critical"]
     assert critical
     assert [name for name in critical if not (ROOT / name).exists()] == []
+
+
+@in_work_tree
+def test_a_special_build_never_writes_into_the_work_tree(tmp_path: Path) -> None:
+    """Compiled rooms in a folder of the package, too: a link to that folder would let them through."""
+    sources, package = tmp_path / "mcpfast", tmp_path / "build" / "lib" / "mcpfast"
+    for name in ("_core.pyx", "_core.so", "bench/_engine.pyx", "bench/native/plan.h", "server/app.py"):
+        (sources / name).parent.mkdir(parents=True, exist_ok=True)
+        (sources / name).touch()
+    package.mkdir(parents=True)
+    (package / "bench").symlink_to(sources / "bench")  # as an older tree.py left it
+    link = runpy.run_path(str(ROOT / "workshop" / "tree.py"))["link"]
+    for _ in range(2):
+        link(sources, package)
+    for name in ("_new.so", "bench/_engine.so"):
+        (package / name).touch()
+        assert not (sources / name).exists()
+    assert (package / "bench" / "native" / "plan.h").exists()
+    assert (package / "server" / "app.py").exists()
+    assert not (package / "_core.so").exists()

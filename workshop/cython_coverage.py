@@ -24,19 +24,21 @@ class TracedRooms(Plugin):
 
     def _find_source_files(self, filename: str) -> tuple[str | None, None]:
         path = Path(filename)
-        c_file = Path(os.environ.get("MCPFAST_TREE", ""), "mcpfast", path.stem + ".c")
-        return (str(c_file), None) if path.parent == SOURCES and c_file.exists() else (None, None)
+        if not path.is_relative_to(SOURCES):
+            return None, None
+        written = path.relative_to(SOURCES).with_suffix(".c")
+        c_file = Path(os.environ.get("MCPFAST_TREE", ""), "mcpfast", written)
+        return (str(c_file), None) if c_file.exists() else (None, None)
 
 
 def in_work_tree(filename: str) -> str:
     """Cython names a source as it saw it, `mcpfast/_core.pyx`; coverage made that absolute, from wherever it runs."""
     path = Path(filename)
-    own = SOURCES / path.name
-    return (
-        str(own)
-        if path.parent.name == "mcpfast" and path.suffix in (".pyx", ".pxd") and own.exists()
-        else filename
-    )
+    if path.suffix not in (".pyx", ".pxd") or "mcpfast" not in path.parts:
+        return filename
+    depth = path.parts[::-1].index("mcpfast")
+    own = SOURCES.joinpath(*path.parts[len(path.parts) - depth :])
+    return str(own) if own.exists() else filename
 
 
 def coverage_init(registry: Any, options: dict[str, Any]) -> None:

@@ -61,7 +61,9 @@ def try_out(arguments: list[str]) -> int:
             source = ROOT / name
             if source.is_dir():
                 shutil.copytree(
-                    source, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__", "_build", "results")
+                    source,
+                    Path(folder, name),
+                    ignore=shutil.ignore_patterns("__pycache__", "_build", "results"),
                 )
             elif source.exists():
                 shutil.copy(source, folder)

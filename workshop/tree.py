@@ -22,13 +22,7 @@ def build(flavour: str) -> Path:
     """Links, compiles what is older than its source, and returns the folder for PYTHONPATH."""
     tree = ROOT / "build" / f"{flavour}-{sysconfig.get_config_var('SOABI')}"
     package = tree / "lib" / "mcpfast"
-    package.mkdir(parents=True, exist_ok=True)
-    for old in package.iterdir():
-        if old.is_symlink():
-            old.unlink()
-    for source in (ROOT / "mcpfast").iterdir():
-        if source.suffix != ".so" and source.name != "__pycache__":
-            (package / source.name).symlink_to(source)
+    link(ROOT / "mcpfast", package)
     log = tree / "build.log"
     with log.open("w") as out:
         built = subprocess.run(
@@ -42,11 +36,28 @@ def build(flavour: str) -> Path:
         sys.stderr.write(log.read_text())
         raise SystemExit(f"the {flavour} build failed")
     # Cython's coverage plug-in looks for the C beside the .so
-    for c_file in (tree / "c" / "mcpfast").glob("*.c"):
-        link = package / c_file.name
-        if not link.is_symlink():
-            link.symlink_to(c_file)
+    written = tree / "c" / "mcpfast"
+    for c_file in written.rglob("*.c"):
+        beside = package / c_file.relative_to(written)
+        if not beside.is_symlink():
+            beside.symlink_to(c_file)
     return tree / "lib"
+
+
+def link(sources: Path, package: Path) -> None:
+    """Links to all that stands in `sources`. A folder with compiled rooms is one of our own: through a link to it they would be
+    built into the work tree."""
+    if package.is_symlink():
+        package.unlink()
+    package.mkdir(parents=True, exist_ok=True)
+    for old in package.iterdir():
+        if old.is_symlink():
+            old.unlink()
+    for source in sources.iterdir():
+        if source.is_dir() and any(source.glob("*.pyx")):
+            link(source, package / source.name)
+        elif source.suffix != ".so" and source.name != "__pycache__":
+            (package / source.name).symlink_to(source)
 
 
 if __name__ == "__main__":

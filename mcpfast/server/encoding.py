@@ -22,13 +22,20 @@ def encode(value: Any, *, anything: bool = False) -> bytes:
     try:
         if anything:
             return _encoder_of_anything.encode(value)
-        if type(value) in (dict, list):
+        if _is_plain(value):
             return _encode_plain(value)
         return _encoder.encode(value)
     except UnicodeEncodeError:
         raise TypeError("the result holds a lone surrogate, which JSON text cannot carry") from None
     except RecursionError:
         raise TypeError("the result contains itself or is nested too deeply to be written as JSON") from None
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether orjson is the quicker. It asks back for each Struct of a list: 5.3 us for ten of them, msgspec 0.8."""
+    if type(value) is list:
+        return not value or not isinstance(value[0], msgspec.Struct)
+    return type(value) is dict
 
 
 def encode_text(value: Any, *, anything: bool = False) -> str:
