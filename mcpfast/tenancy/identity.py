@@ -6,11 +6,12 @@ from typing import Literal
 
 import msgspec
 
+# `gc=False`: nothing of these can be part of a cycle, and ten thousand of them made a full collection 9 to 18 ms long.
 Kind = Literal["organization", "personal"]
 State = Literal["active", "draining", "suspended"]
 
 
-class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """How much may be used; 0 everywhere means: no limit of ours. One for a tenant, a principal, or a tool."""
 
     calls_per_s: float = 0.0  # refilled so fast
@@ -26,7 +27,7 @@ class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     monthly_units_max: float = 0.0
 
 
-class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """What tenants of one plan have in common; a tenant's own words are stronger."""
 
     scopes: frozenset[str] = frozenset()
@@ -38,14 +39,14 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     deny: tuple[str, ...] = ()  # stronger than `allow`
 
 
-class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """A principal within an organization."""
 
     scopes: frozenset[str] = frozenset()
     roles: frozenset[str] = frozenset()
 
 
-class TenantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class TenantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """One tenant as the registry has it. None in a field of the plan: as the plan says."""
 
     id: str
