@@ -21,6 +21,12 @@ class Limits(NamedTuple):
     headers_max: int = 100  # headers in it
     # --- what may wait
     connection_calls_max: int = 4_096  # calls in flight on one connection; above it they are refused (4290)
+    running_calls_max: int = (
+        0  # calls of tenants at once in the process; above it they wait in fair order; 0: any number
+    )
+    waiting_calls_max: int = (
+        1_000  # calls of all tenants that wait for a place; above it they are refused (5030)
+    )
     connections_max: int = 10_000  # open sockets of one process
     http_sessions_max: int = 10_000  # legacy sessions of one HTTP address
     output_high_bytes: int = 1 << 20  # answers not yet taken by the client; above it reading pauses

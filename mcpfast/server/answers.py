@@ -41,6 +41,10 @@ class Answers:
         self._meta = {modern.SERVER_INFO: server_info}
         self._back = b',"_meta":%b}' % messages.encode(self._meta)
         self._cache = {method: _cache_members(cache_hints.get(method, CacheHint())) for method in CACHEABLE}
+        self._private = {
+            method: _cache_members(cache_hints.get(method, CacheHint())._replace(scope="private"))
+            for method in CACHEABLE
+        }
         self.wires: tuple[Wire, ...] = tuple(self._make_wire(revision.number) for revision in REVISIONS)
 
     def _make_wire(self, index: int) -> Wire:
@@ -59,11 +63,15 @@ class Answers:
             b'"}' + back + b"}\n",
         )
 
-    def complete(self, members: bytes, wire: Wire, method: str | None = None) -> bytes:
-        """A result of prepared members (JSON without the braces, at least one), for the revision of `wire`."""
+    def complete(
+        self, members: bytes, wire: Wire, method: str | None = None, *, private: bool = False
+    ) -> bytes:
+        """A result of prepared members (JSON without the braces, at least one), for the revision of `wire`. `private`: whatever
+        the hints say, it is nobody else's."""
         if not wire.modern:
             return b"{" + members + b"}"
-        cache = self._cache[method] if method in CACHEABLE else b""
+        hints = self._private if private else self._cache
+        cache = hints[method] if method in CACHEABLE else b""
         return b'{"resultType":"complete",' + members + cache + self._back
 
     def of(self, result: dict[str, Any], wire: Wire, method: str | None = None) -> bytes:

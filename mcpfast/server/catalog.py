@@ -10,7 +10,7 @@ import base64
 import binascii
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from mcpfast._core import Table
 from mcpfast._entry import Entry
@@ -20,6 +20,7 @@ from mcpfast.protocol.revisions import Revision
 
 # What a handler's parameters and results look like is known to `signature`; here it is only carried.
 Describe = Callable[[], dict[str, Any]]
+PAGES_MAX = 4_096  # prepared pages of one shelf: of each view, revision and place
 
 
 class Offer:
@@ -38,6 +39,16 @@ class Offer:
         if self._described is None:
             self._described = self._describe()
         return self._described
+
+
+class ListView(Protocol):
+    """Who is shown a part of a list."""
+
+    @property
+    def key(self) -> object:
+        """Equal for all who are shown the same."""
+
+    def shows(self, key: str, owner: Any) -> bool: ...
 
 
 T = TypeVar("T")
@@ -63,7 +74,7 @@ class Shelf(Generic[T]):
         self._offers: dict[str, Offer] = {}
         self.version = 0  # grows with every change
         self._last = 0
-        self._pages: dict[tuple[int, int, int], bytes] = {}
+        self._pages: dict[tuple[object, int, int, int], bytes] = {}
         self._lock = threading.Lock()
 
     def add(self, offer: Offer, *, replace: bool = False) -> None:
@@ -106,18 +117,27 @@ class Shelf(Generic[T]):
     def __contains__(self, key: str) -> bool:
         return key in self._offers
 
-    def page(self, revision: Revision, cursor: str | None, page_items: int) -> bytes:
-        """The members of a list result, without its braces: `"tools":[...],"nextCursor":"..."`. Raises MCPError -32602."""
+    def page(
+        self, revision: Revision, cursor: str | None, page_items: int, view: ListView | None = None
+    ) -> bytes:
+        """The members of a list result, without its braces: `"tools":[...],"nextCursor":"..."`. Of `view`, where one is given:
+        who has equal keys gets the same bytes. Raises MCPError -32602."""
         after = 0 if cursor is None else self._read_cursor(cursor)
-        key = (revision.number, after, page_items)
+        key = (None if view is None else view.key, revision.number, after, page_items)
         prepared = self._pages.get(key)
         if prepared is None:
             with self._lock:
-                prepared = self._pages[key] = self._make_page(revision, after, page_items)
+                if len(self._pages) >= PAGES_MAX:
+                    self._pages.clear()
+                prepared = self._pages[key] = self._make_page(revision, after, page_items, view)
         return prepared
 
-    def _make_page(self, revision: Revision, after: int, page_items: int) -> bytes:
-        rest = [offer for offer in self._offers.values() if offer.ordinal > after]
+    def _make_page(self, revision: Revision, after: int, page_items: int, view: ListView | None) -> bytes:
+        rest = [
+            offer
+            for offer in self._offers.values()
+            if offer.ordinal > after and (view is None or view.shows(offer.key, offer.owner))
+        ]
         shown = rest[:page_items] if page_items else rest
         items = [self._project(offer.describe(), revision) for offer in shown]
         body = b'"%b":%b' % (self.member.encode(), messages.encode(items))

@@ -48,8 +48,10 @@ from mcpfast.server.session import Listen, Session
 
 if TYPE_CHECKING:
     from mcpfast._entry import Entry
+    from mcpfast._quota import Verdict
     from mcpfast._spine import Channel, Request, Wire
     from mcpfast.server.app import MCPServer
+    from mcpfast.server.tenants import Tenants
 
 Outcome = bytes | Coroutine[Any, Any, Any]
 logger = logging.getLogger("mcpfast")
@@ -68,6 +70,7 @@ class Dispatcher:
         self.catalog = server.catalog
         self.answers = server.answers
         self.lifespan_context: Any = None
+        self.tenants: Tenants | None = None  # set by the host of a server that has tenants
         self.random: Callable[[int], bytes] = os.urandom
         self._log_again_at = 0.0
         methods: dict[str, Callable[[Request, Any], Outcome]] = {
@@ -110,12 +113,18 @@ class Dispatcher:
             raise MCPError(METHOD_NOT_FOUND, messages.sentence(f"Method not found: {request.method}"))
         request.state = caller
         self.admit(request)
-        if self.server.middleware and request.method not in legacy.BEFORE_INITIALIZE:
-            return self._through_middleware(request, lambda: handler(request, caller))
-        return handler(request, caller)
+
+        def handle() -> Outcome:
+            if self.server.middleware and request.method not in legacy.BEFORE_INITIALIZE:
+                return self._through_middleware(request, lambda: handler(request, caller))
+            return handler(request, caller)
+
+        if self.tenants is not None and request.method not in legacy.BEFORE_INITIALIZE:
+            return self.tenants.begin(request, handle)
+        return handle()
 
     def admit(self, request: Request) -> None:
-        """Whether this call may begin; the one place where a tenant will be asked, too. Raises MCPError."""
+        """Whether this connection may have one more call. Raises MCPError. Its tenant is asked next (`tenants`)."""
         channel = request.channel
         if channel.find(request.id) is not None:
             raise MCPError(INVALID_REQUEST, "This request id is in flight already")
@@ -186,14 +195,15 @@ class Dispatcher:
     def _list(self, request: Request, shelf: Any) -> bytes:
         asked: messages.ListParams = messages.decode(messages.ListParams, request.params)
         cursor = None if asked.cursor is msgspec.UNSET else asked.cursor
-        page = shelf.page(REVISIONS[request.wire.index], cursor, self.limits.page_items)
-        return self.answers.complete(page, request.wire, request.method)
+        view = None if self.tenants is None else self.tenants.view_of(request)
+        page = shelf.page(REVISIONS[request.wire.index], cursor, self.limits.page_items, view)
+        return self.answers.complete(page, request.wire, request.method, private=view is not None)
 
     def call_tool(self, request: Request, caller: Any) -> Outcome:
         asked: messages.CallParams = messages.decode(messages.CallParams, request.params)
         tool: Tool | None = self.catalog.tools.get(asked.name)
         if tool is None:
-            raise MCPError(INVALID_PARAMS, messages.sentence(f"Unknown tool: {asked.name}"))
+            raise unknown_tool(asked.name)
         arguments = self._object(asked.arguments, "arguments")
         self._open_retry(request, caller, asked)
         request.entry = tool.entry
@@ -244,13 +254,13 @@ class Dispatcher:
         """The contents behind a URI: a fixed resource first, then the most specific template. Raises ResourceNotFound."""
         resource, variables = self.server.find_resource(uri)
         if resource is None:
-            raise ResourceNotFound(uri, messages.sentence(f"Resource not found: {uri}"))
+            raise unknown_resource(uri)
         return await resource.read(variables, self.make_context(request), uri)
 
     def subscribe(self, request: Request, session: Session) -> bytes:
         asked: messages.SubscribeParams = messages.decode(messages.SubscribeParams, request.params)
         if self.server.find_resource(asked.uri)[0] is None:
-            raise ResourceNotFound(asked.uri, messages.sentence(f"Resource not found: {asked.uri}"))
+            raise unknown_resource(asked.uri)
         subscribed = session.subscriptions = session.subscriptions or set()
         if len(subscribed) >= self.limits.subscriptions_max and asked.uri not in subscribed:
             raise MCPError(TOO_MANY_CALLS, f"Too many subscriptions on this connection ({len(subscribed)})")
@@ -293,7 +303,7 @@ class Dispatcher:
         asked: messages.PromptParams = messages.decode(messages.PromptParams, request.params)
         prompt = self.catalog.prompts.get(asked.name)
         if prompt is None:
-            raise MCPError(INVALID_PARAMS, messages.sentence(f"Unknown prompt: {asked.name}"))
+            raise unknown_prompt(asked.name)
         self._open_retry(request, caller, asked)
         return self._get_prompt(request, prompt, asked.arguments or {})
 
@@ -454,6 +464,11 @@ class Dispatcher:
             self._log_again_at = now + 1.0 / self.limits.invalid_log_per_s
             logger.info(message, *details)
 
+    def over_quota(self, channel: Channel, verdict: Verdict) -> bytes:
+        """What stands behind the id of a call that its tenant may not begin, or not go on with."""
+        assert self.tenants is not None
+        return messages.error_tail(self.tenants.refusal(channel, verdict))
+
     # ---------------------------------------------------------------- what errors become
 
     def refused(self, entry: Entry, wire: Wire, error: BaseException) -> bytes:
@@ -568,6 +583,19 @@ class Dispatcher:
 
     def once_records(self) -> Any:
         return self.server.once_records()
+
+
+def unknown_tool(name: str) -> MCPError:
+    """There is no such tool, or none that this caller may see: the same words."""
+    return MCPError(INVALID_PARAMS, messages.sentence(f"Unknown tool: {name}"))
+
+
+def unknown_prompt(name: str) -> MCPError:
+    return MCPError(INVALID_PARAMS, messages.sentence(f"Unknown prompt: {name}"))
+
+
+def unknown_resource(uri: str) -> ResourceNotFound:
+    return ResourceNotFound(uri, messages.sentence(f"Resource not found: {uri}"))
 
 
 def _members(raw: bytes | msgspec.Raw, inner: tuple[str, ...]) -> dict[str, Any]:

@@ -79,11 +79,18 @@ class Host:
                 tool.entry.fast = False
         await asyncio.sleep(0)  # the warm Tasks park
         self.engine.carriers.check()
+        if self.server.tenancy is not None:
+            from mcpfast.server.tenants import Tenants  # nobody without tenants needs it
+
+            self.dispatcher.tenants = Tenants(self)
+            await self.dispatcher.tenants.open()
         self.server.serving(self, True)
         return self
 
     async def __aexit__(self, *error: Any) -> None:
         self.server.serving(self, False)
+        if self.dispatcher.tenants is not None:
+            await self.dispatcher.tenants.close()
         left = {*self.engine.carriers.close(), *self._ending}
         if left:  # handlers may still clean up with what the lifespan gave them
             await asyncio.wait(left, timeout=1.0)

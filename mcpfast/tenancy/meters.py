@@ -16,7 +16,15 @@ UNLIMITED = Quota()
 class Meters:
     """Who counts what a tenant uses. A principal or tool without limits of its own has no meter; an idle tenant has one."""
 
-    __slots__ = ("_admissions", "_principal_quota", "_principals", "_tool_quotas", "_tools", "tenant")
+    __slots__ = (
+        "_admissions",
+        "_principal_quota",
+        "_principals",
+        "_tool_quotas",
+        "_tools",
+        "tenant",
+        "terms",
+    )
 
     def __init__(
         self,
@@ -25,6 +33,7 @@ class Meters:
         tool_quotas: Mapping[str, Quota] | None = None,
     ) -> None:
         self.tenant = Meter(quota)
+        self.terms: object = None  # whose limits these are, for whoever keeps them up to date
         self._principal_quota = principal_quota
         self._tool_quotas = tool_quotas
         self._principals: dict[str, Meter] | None = None

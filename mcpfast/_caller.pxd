@@ -1,0 +1,25 @@
+# cython: language_level=3
+"""Who a request is of, and what that lets it do, table of contents.
+
+    Pass      what the calls of one tool (or of another method) by one caller are held to
+    Caller    a principal within a tenant, as the requests of a connection, or of a remembered head, refer to it
+"""
+from mcpfast._quota cimport Admission
+
+
+cdef class Pass:
+    cdef readonly Admission admission
+    cdef readonly double cost
+    cdef readonly double response_bytes_max  # here and below, infinity: no limit
+    cdef readonly double call_s_max
+
+
+cdef class Caller:
+    cdef readonly object tenant, principal, view
+    cdef readonly tuple key
+    cdef readonly size_t generation
+    cdef readonly double expires_s
+    cdef dict passes
+
+    cdef inline bint holds(self, size_t generation, double now_s) noexcept:
+        return self.generation == generation and now_s < self.expires_s

@@ -1,0 +1,211 @@
+"""The station of a request where its tenant is asked: whose is it, may it, how much, and is there a place.
+
+What is decided here the compiled way remembers (a Pass in its Caller), so a plain tools/call comes by once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mcpfast.errors import MCPError
+from mcpfast.protocol import messages
+from mcpfast.server.dispatch import Outcome, unknown_prompt, unknown_resource, unknown_tool
+from mcpfast.server.registered import FREE, Tool, Use
+from mcpfast.tenancy.refusals import refusal
+from mcpfast.tenancy.resolvers import Evidence, Peer
+from mcpfast.tenancy.service import Callers
+from mcpfast.tenancy.views import NOTHING_ASKED, Decision, Requirement, View
+
+if TYPE_CHECKING:
+    from mcpfast._caller import Caller, Pass
+    from mcpfast._quota import Verdict
+    from mcpfast._spine import Channel, Request
+    from mcpfast.server.host import Host
+    from mcpfast.server.session import Session
+    from mcpfast.tenancy.tenant import Tenant
+
+FREE_METHODS = frozenset({"server/discover"})  # asked before anything is used: nothing of a quota
+
+
+class Tenants:
+    """The tenants of one host. Made when the host is entered."""
+
+    def __init__(self, host: Host) -> None:
+        server = host.server
+        assert server.tenancy is not None
+        self.host = host
+        self.server = server
+        self.catalog = server.catalog
+        self.engine = host.engine
+        self.callers = Callers(server.tenancy, host.engine, self, server.limits)
+        self._catalog_seen: tuple[int, ...] = ()
+
+    async def open(self) -> None:
+        await self.callers.open()
+        self.engine.tenancy = self
+
+    async def close(self) -> None:
+        await self.callers.close()
+
+    def hand_over(self) -> None:
+        self.callers.hand_over()
+
+    def cancel_of(self, tenant: Tenant) -> None:
+        for session in list(self.host.sessions):
+            for request in session.channel.requests():
+                caller = request.channel.caller
+                if caller is not None and caller.tenant is tenant:
+                    request.cancel("the tenant is no longer served")
+
+    # ---------------------------------------------------------------- one request
+
+    def begin(self, request: Request, handle: Callable[[], Outcome]) -> Outcome:
+        """What `handle` gives, when its tenant lets it begin. Raises MCPError where not."""
+        self._look_at_catalog()
+        caller = request.channel.caller
+        if caller is None or not caller.is_good(self.engine.generation, time.monotonic()):
+            return self._found(request, handle)
+        return self._begin(request, caller, handle)
+
+    async def _found(self, request: Request, handle: Callable[[], Outcome]) -> Any:
+        """The same for a connection whose caller is not known, or not any more."""
+        caller = await self.callers.find(evidence_of(request.channel.session, self.callers.tenancy.tenant))
+        request.channel.caller = caller
+        return await _value(self._begin(request, caller, handle))
+
+    def _begin(self, request: Request, caller: Caller, handle: Callable[[], Outcome]) -> Outcome:
+        granted = self._granted(request, caller)
+        gate = self.engine.gate
+        if gate is not None and not gate.acquire():
+            return self._queued(request, caller, granted, handle)
+        self._enter(request, granted)
+        return handle()
+
+    async def _queued(
+        self, request: Request, caller: Caller, granted: Pass, handle: Callable[[], Outcome]
+    ) -> Any:
+        """The same when all places are taken: it waits for its turn."""
+        fair, terms = self.callers.fair, caller.tenant.terms
+        assert fair is not None
+        verdict = await fair.enter(
+            caller.tenant.id,
+            weight=terms.weight,
+            queued_calls_max=terms.quota.queued_calls_max,
+            deadline_s=time.monotonic() + granted.call_s_max,
+        )
+        if not verdict.admitted:
+            raise self.refusal(request.channel, verdict)
+        self._enter(request, granted)
+        return await _value(handle())
+
+    def _enter(self, request: Request, granted: Pass) -> None:
+        """Takes from the quotas, with a place in hand. From here on whatever ends the request gives all of it back."""
+        verdict = self.callers.enter(granted, request.bytes_in)
+        if not verdict.admitted:
+            if self.callers.fair is not None:
+                self.callers.fair.leave()
+            raise self.refusal(request.channel, verdict)
+        request.enter(granted)
+
+    def refusal(self, channel: Channel, verdict: Verdict) -> MCPError:
+        """The error for a Verdict that refuses."""
+        return refusal(verdict).error()
+
+    # ---------------------------------------------------------------- may it
+
+    def view_of(self, request: Request) -> ShownTo:
+        """What a list shows to whose request this is."""
+        caller = request.channel.caller
+        assert caller is not None, "a list is made for a caller"
+        return ShownTo(caller.view)
+
+    def _granted(self, request: Request, caller: Caller) -> Pass:
+        """The Pass for what a request asks for. Raises InsufficientScope, or what an unknown name is told."""
+        what, name, use = self._target(request, caller.view)
+        return self.callers.granted(caller, what, name, use.cost)
+
+    def _target(self, request: Request, view: View) -> tuple[object, str, Use]:
+        """What is asked for: the key of its Pass, the name of its meter, and what it takes."""
+        method = request.method
+        if method == "tools/call":
+            name = self._asked(request).name or ""
+            tool: Tool | None = self.catalog.tools.get(name)
+            if tool is None or not self._visible(view.decide(name, _requirement(tool.use))):
+                raise unknown_tool(name)
+            return tool.entry, name, tool.use
+        if method == "prompts/get":
+            name = self._asked(request).name or ""
+            prompt = self.catalog.prompts.get(name)
+            if prompt is None or not self._visible(view.decide(name, _requirement(prompt.use))):
+                raise unknown_prompt(name)
+            return ("prompts/get", name), "", prompt.use
+        if method in ("resources/read", "resources/subscribe"):
+            uri = self._asked(request).uri or ""
+            use = self.use_of(uri, view)
+            if use is None:
+                raise unknown_resource(uri)
+            return ("resources/read", use.cost), "", use
+        return method, "", NO_UNITS if method != "completion/complete" else FREE
+
+    def use_of(self, uri: str, view: View) -> Use | None:
+        """What reading a URI takes; None where nothing is behind it for this view. Raises InsufficientScope."""
+        resource, _ = self.server.find_resource(uri)
+        if resource is None or not self._visible(view.decide_uri(uri, _requirement(resource.use))):
+            return None
+        return resource.use
+
+    @staticmethod
+    def _asked(request: Request) -> messages.Target:
+        asked: messages.Target = messages.decode(messages.Target, request.params)
+        return asked
+
+    def _visible(self, decision: Decision) -> bool:
+        return self.callers.is_visible(decision)
+
+    def _look_at_catalog(self) -> None:
+        """Views are told of what is asked for whenever something came or went."""
+        catalog = self.catalog
+        shelves = (catalog.tools, catalog.prompts, catalog.resources, catalog.templates)
+        seen = tuple(shelf.version for shelf in shelves)
+        if seen != self._catalog_seen:
+            self._catalog_seen = seen
+            self.callers.catalog_changed(_requirement(one.use) for shelf in shelves for one in shelf)
+
+
+class ShownTo:
+    """A View as a list takes it."""
+
+    __slots__ = ("_view", "key")
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self.key = view.key
+
+    def shows(self, key: str, owner: Any) -> bool:
+        """Whether an offer is listed; one that a step up would open is not."""
+        asked = _requirement(owner.use)
+        decide = self._view.decide_uri if "://" in key else self._view.decide
+        return decide(key, asked).verdict == "visible"
+
+
+NO_UNITS = Use(cost=0.0)
+
+
+def _requirement(use: Use) -> Requirement:
+    return use.requirement or NOTHING_ASKED
+
+
+async def _value(outcome: Outcome) -> Any:
+    return outcome if isinstance(outcome, bytes) else await outcome
+
+
+def evidence_of(session: Session, tenant: str) -> Evidence:
+    """What a connection shows: over stdio the process that started us, over a Unix socket what the kernel says."""
+    peer = session.peer
+    if peer.transport == "stdio":
+        return Evidence(transport="stdio", environment=os.environ, option_tenant=tenant)
+    credentials = None if peer.credentials is None else Peer(*peer.credentials)
+    return Evidence(transport=peer.transport, peer=credentials)
