@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mcpfast.server.session import Session
     from mcpfast.tenancy.tenant import Tenant
 
-FREE_METHODS = frozenset({"server/discover"})  # asked before anything is used: nothing of a quota
+TENANT_VARIABLE = "MCPFAST_TENANT"
 
 
 class Tenants:
@@ -206,6 +206,7 @@ def evidence_of(session: Session, tenant: str) -> Evidence:
     """What a connection shows: over stdio the process that started us, over a Unix socket what the kernel says."""
     peer = session.peer
     if peer.transport == "stdio":
-        return Evidence(transport="stdio", environment=os.environ, option_tenant=tenant)
+        named = tenant or os.environ.get(TENANT_VARIABLE, "")
+        return Evidence(transport="stdio", environment=os.environ, option_tenant=named)
     credentials = None if peer.credentials is None else Peer(*peer.credentials)
     return Evidence(transport=peer.transport, peer=credentials)

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from math import inf
 from typing import Protocol
 
@@ -42,7 +42,8 @@ class Tenancy:
     """Tenants for a server: `MCPServer("shop", tenancy=Tenancy("tenants.toml", issuers=[Issuer(...)]))`.
 
     `registry` is a file of TOML, `sqlite:///PATH`, or a store of yours. Credentials are read in this order: `resolvers` of
-    yours, JWTs of `issuers`, API keys of the registry, and over stdio the tenant that `tenant` (or `--tenant`) names.
+    yours, JWTs of `issuers`, API keys of the registry, and over stdio the tenant that `tenant` (or `--tenant`) names, with
+    `scopes`: whoever starts the process is trusted with it.
     `audit` is the file of the audit log; empty: none is written here.
     """
 
@@ -53,6 +54,7 @@ class Tenancy:
         issuers: Iterable[Issuer] = (),
         resolvers: Iterable[Resolver] = (),
         tenant: str = "",
+        scopes: Collection[str] = (),
         look_s: float = 1.0,
         drain_s: float = 5.0,
         audit: str = "",
@@ -61,6 +63,7 @@ class Tenancy:
         self.issuers = tuple(issuers)
         self.resolvers = tuple(resolvers)
         self.tenant = tenant
+        self.scopes = frozenset(scopes)
         self.look_s = look_s
         self.drain_s = drain_s
         self.audit = audit
@@ -72,7 +75,7 @@ class Tenancy:
             from mcpfast.tenancy.jwt import JwtBearer
 
             resolvers.append(JwtBearer(self.issuers, registry, now=now))
-        return Chain([*resolvers, ApiKeys(registry, now=now), Environment()], registry)
+        return Chain([*resolvers, ApiKeys(registry, now=now), Environment(scopes=self.scopes)], registry)
 
 
 class Calls(Protocol):
