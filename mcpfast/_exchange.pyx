@@ -11,8 +11,10 @@ How a response is written is the subclass's: HTTP/1.1 (_http), or somebody else'
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.time cimport monotonic
 from libc.string cimport memchr, memcmp
 
+from mcpfast._caller cimport Caller
 from mcpfast._core cimport (
     SCAN_ARRAY, SCAN_ODD, SCAN_OK, frame_t, same, scan_frame, scan_is_id, span_bytes, span_t,
 )
@@ -105,7 +107,7 @@ cdef class Front:
     upper.params_differ(head, name, method, arguments, id) -> bytes | None
     upper.broken_envelope(id) -> bytes               upper.broke(exchange, error)
     upper.record(exchange) -> Recording | None       upper.left(exchange)
-    upper.gone(exchange)
+    upper.gone(exchange)                             upper.identify(exchange, head, go_on)
     """
 
     def __init__(self, Engine engine not None, upper, bytes path not None, set revisions, set versions, dict sessions,
@@ -134,11 +136,31 @@ cdef class Exchange(Channel):
             if head.target != front.path or head.method != POST or head.doubled:
                 front.upper.other(self, head)
             elif self.known_good(head) or front.upper.admit(self, head):
-                head.admitted = True
-                self.message_in(head, PyBytes_AS_STRING(head.body), PyBytes_GET_SIZE(head.body))
+                self.taken(head)
         except BaseException as error:
             front.upper.broke(self, error)
         return 0
+
+    cdef int taken(self, Head head) except -1:
+        "A message whose head is good; where tenants are served, whose it is comes first."
+        head.admitted = True
+        if self.engine.tenancy is None or self.known_caller(head):
+            return self.message_in(head, PyBytes_AS_STRING(head.body), PyBytes_GET_SIZE(head.body))
+        self.front.upper.identify(self, head, self.go_on)
+        return 0
+
+    def go_on(self):
+        """The caller is known now."""
+        if not self.closed and self.stage == ANSWERING:
+            self.message_in(self.head, PyBytes_AS_STRING(self.head.body), PyBytes_GET_SIZE(self.head.body))
+
+    cdef bint known_caller(self, Head head) except -1:
+        "Whether this head came before, and what was found out about it still holds."
+        cdef Caller caller = head.caller
+        if caller is None or not caller.holds(self.engine.generation, monotonic()):
+            return False
+        self.caller = caller
+        return True
 
     cdef int start(self, Head head) except -1:
         self.head, self.stage, self.extra = head, ANSWERING, head.extra
@@ -217,6 +239,8 @@ cdef class Exchange(Channel):
         else:
             if front.sessions is not None and (version is None or version in front.versions) and kind in (SCAN_OK, SCAN_ARRAY):
                 session = front.sessions.get(head.value(SESSION_ID))
+                if session is not None and self.caller is not None and session.caller_key != self.caller.key:
+                    session = None  # somebody else's: `session_for` says what is said of one that is not there
             elif self.spare is not None:
                 session = self.spared(kind, frame, version)
             if session is not None:  # what `session_for` would do; a call over HTTP is 0.9 us quicker for it
@@ -234,6 +258,8 @@ cdef class Exchange(Channel):
         """Without sessions each message has one of its own. A new one is 4 us of 13; that of the message before is as good, if
         it was of this revision, nothing was left in it and nobody kept it."""
         session, self.spare = self.spare, None
+        if self.caller is not None and session.caller_key != self.caller.key:
+            return None
         if kind == SCAN_OK and version == self.spare_version and not same(frame.method, INITIALIZE) and Py_REFCNT(session) == 1:
             return session
         return None
@@ -502,7 +528,7 @@ cdef class Exchange(Channel):
 
     def take(self, Head head not None):
         """A message that `upper` found to be one after all."""
-        self.message_in(head, PyBytes_AS_STRING(head.body), PyBytes_GET_SIZE(head.body))
+        self.taken(head)
 
     def own_call(self, bytes id):
         """The request in flight in this exchange with this id, or None."""

@@ -246,6 +246,8 @@ cdef class HttpConnection(Exchange):
             self.known = known
         if body == 0 or size - body != length or length > self.engine.frame_bytes_max:
             return False
+        if self.engine.tenancy is not None and not self.known_caller(known.head):
+            return False
         self.start(known.head)
         try:
             self.message_in(known.head, at + body, length)

@@ -9,6 +9,7 @@ mirror_error  what the headers of 2026-07-28 must repeat (section 10)
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,6 +36,7 @@ from mcpfast.transports.web.sessions import (
     StatefulSessions,
     at_once,
     event,
+    key_of,
 )
 
 if TYPE_CHECKING:
@@ -117,6 +119,21 @@ class Endpoint:
             self.front.origins[origin.encode("latin-1"), host.encode("latin-1")] = extra
         return True
 
+    # ---------------------------------------------------------------- whose request it is
+
+    def with_caller(self, exchange: Exchange, head: Head, go_on: Callable[[], None]) -> None:
+        """Goes on when it is known whose request this is, where tenants are served; at once where not."""
+        if self.host.dispatcher.tenants is None:
+            go_on()
+        else:
+            self.identify(exchange, head, go_on)
+
+    def identify(self, exchange: Exchange, head: Head, go_on: Callable[[], None]) -> None:
+        """Finds out whose request it is, and goes on; who may not is answered. What was found is remembered with the head."""
+        from mcpfast.transports.web.identity import identify  # nobody without tenants needs it
+
+        identify(self, exchange, head, go_on)
+
     # ---------------------------------------------------------------- what is no plain message
 
     def other(self, exchange: Exchange, head: Head) -> None:
@@ -140,9 +157,9 @@ class Endpoint:
         elif head.method in (b"GET", b"DELETE") and not self._sessions.offered:
             exchange.respond(405, b"There are no sessions here, and POST only\n", extra=b"Allow: POST\r\n")
         elif head.method == b"GET":
-            self._open_stream(exchange, head)
+            self.with_caller(exchange, head, lambda: self._open_stream(exchange, head))
         elif head.method == b"DELETE":
-            self._delete(exchange, head)
+            self.with_caller(exchange, head, lambda: self._delete(exchange, head))
         else:
             exchange.respond(405, b"Not served here\n", extra=b"Allow: GET, POST, DELETE, OPTIONS\r\n")
 
@@ -261,7 +278,7 @@ class Endpoint:
         return session.wire
 
     def _new_session(self, exchange: Exchange) -> HttpSession:
-        return HttpSession(self.limits, Peer("http", exchange.peer_address()))
+        return HttpSession(self.limits, Peer("http", exchange.peer_address()), key_of(exchange))
 
     def _known_session(self, exchange: Exchange, head: Head) -> HttpSession | None:
         if head.session_id is None and self._sessions.offered:

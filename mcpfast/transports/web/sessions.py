@@ -94,10 +94,11 @@ class Recording:
 class HttpSession(Session):
     """A legacy session, named by `Mcp-Session-Id`; its exchanges may come over any connections."""
 
-    __slots__ = ("exchanges", "id", "key", "own_recording", "recordings", "used_s", "wire")
+    __slots__ = ("caller_key", "exchanges", "id", "key", "own_recording", "recordings", "used_s", "wire")
 
-    def __init__(self, limits: Limits, peer: Peer) -> None:
+    def __init__(self, limits: Limits, peer: Peer, caller_key: tuple[str, str] | None = None) -> None:
         super().__init__(limits, peer)
+        self.caller_key = caller_key  # (tenant, principal) that opened it; for everybody else it does not exist
         self.id: bytes | None = None
         self.exchanges: set[Exchange] = set()
         self.used_s = 0.0
@@ -106,6 +107,11 @@ class HttpSession(Session):
         self.wire: Wire | None = None  # of its revision
         self.own_recording: Recording | None = None  # of what belongs to no request
         self.channel: Any = Outlet()
+
+    @property
+    def binding(self) -> bytes:
+        """What a sealed id is bound to."""
+        return binding_of(self.caller_key)
 
     @property
     def in_use(self) -> bool:
@@ -140,6 +146,10 @@ class HttpSession(Session):
         return None
 
 
+def binding_of(caller_key: tuple[str, str] | None) -> bytes:
+    return b"" if caller_key is None else msgspec.json.encode(caller_key)
+
+
 class StatefulSessions:
     """The sessions of one endpoint, in this process."""
 
@@ -170,7 +180,7 @@ class StatefulSessions:
 
     def find(self, exchange: Exchange, head: Head, make: Callable[[], HttpSession]) -> HttpSession | None:
         """The session that a request names, or None. `make` gives a new one, where the id is all that is needed."""
-        return self.kept.get(head.session_id or b"")
+        return of_caller(self.kept.get(head.session_id or b""), exchange)
 
     def take_out(self, session: HttpSession, *, for_good: bool) -> bool:
         """Forgets a session; `for_good`: its client ended it, and it does not come back. False: it was not here."""
@@ -229,7 +239,7 @@ class SealedSessions(StatefulSessions):
             capabilities = {name: capabilities[name] for name in SERVED if name in capabilities}
             payload = msgspec.json.encode(SealedState(session.revision.version, capabilities, None))
         return self._sealer.seal(
-            payload, purpose=SEAL_PURPOSE, binding=b"", ttl_s=self.limits.sealed_session_s
+            payload, purpose=SEAL_PURPOSE, binding=session.binding, ttl_s=self.limits.sealed_session_s
         ).encode()
 
     def find(self, exchange: Exchange, head: Head, make: Callable[[], HttpSession]) -> HttpSession | None:
@@ -237,13 +247,14 @@ class SealedSessions(StatefulSessions):
         kept = self.kept.pop(id_, None)
         if kept is not None:
             self.kept[id_] = kept  # the last in use stands last
-            return kept
+            return of_caller(kept, exchange)
         if id_ in self._ended:
             return None
         from mcpfast.server.sealed import SealError
 
         try:
-            payload = self._sealer.open(id_.decode("latin-1"), purpose=SEAL_PURPOSE, binding=b"")
+            binding = binding_of(key_of(exchange))
+            payload = self._sealer.open(id_.decode("latin-1"), purpose=SEAL_PURPOSE, binding=binding)
         except SealError:
             return None
         state = msgspec.json.decode(payload, type=SealedState)
@@ -283,6 +294,16 @@ class NoSessions(StatefulSessions):
         named = head.protocol_version or UNNAMED_REVISION.encode()
         session.state, session.revision = legacy.READY, BY_VERSION[named.decode("latin-1")]
         return session
+
+
+def key_of(exchange: Exchange) -> tuple[str, str] | None:
+    """Whose exchange it is; None where no tenants are served."""
+    return None if exchange.caller is None else exchange.caller.key
+
+
+def of_caller(session: HttpSession | None, exchange: Exchange) -> HttpSession | None:
+    """The session, if it was opened by whose exchange this is."""
+    return session if session is not None and session.caller_key == key_of(exchange) else None
 
 
 def event(id_: str, data: bytes) -> bytes:
