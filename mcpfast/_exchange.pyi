@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from mcpfast._caller import Caller
 from mcpfast._spine import Channel, Engine, Request
 
 class Head:
@@ -11,6 +12,8 @@ class Head:
     headers: list[tuple[bytes, bytes]]
     body: bytes
     extra: bytes | None
+    caller: Caller | None
+    tenant: str | None
     keep_alive: bool
     chunks: bool
     doubled: bool
@@ -57,6 +60,7 @@ class Exchange(Channel):
     extra: bytes | None
     tied: Any
     root: str
+    caller: Caller | None
     resumes: bool
     def __init__(self, front: Front) -> None: ...
     def hang_up(self) -> None: ...

@@ -107,6 +107,7 @@ cdef class Front:
     upper.params_differ(head, name, method, arguments, id) -> bytes | None
     upper.broken_envelope(id) -> bytes               upper.broke(exchange, error)
     upper.record(exchange) -> Recording | None       upper.left(exchange)
+    upper.refuses(exchange, error)                   upper.evidence(exchange) -> Evidence
     upper.gone(exchange)                             upper.identify(exchange, head, go_on)
     """
 
@@ -386,6 +387,8 @@ cdef class Exchange(Channel):
         if count <= i + PyBytes_GET_SIZE(ERROR_CODE) or memcmp(at + i, PyBytes_AS_STRING(ERROR_CODE), PyBytes_GET_SIZE(ERROR_CODE)):
             return 200
         code = at + i + PyBytes_GET_SIZE(ERROR_CODE)
+        if self.engine.tenancy is not None and (code[0] == c"4" or code[0] == c"5") and code[4] == c",":
+            return (code[0] - c"0") * 100 + (code[1] - c"0") * 10 + code[2] - c"0"  # 4291 and its like: see errors.py
         if memcmp(code, b"-32700", 6) == 0 or memcmp(code, b"-32600", 6) == 0:
             return 400
         if not self.modern:
@@ -395,6 +398,14 @@ cdef class Exchange(Channel):
         if memcmp(code, b"-3202", 5) == 0 or (self.envelope_bad and memcmp(code, b"-32602", 6) == 0):
             return 400
         return 200
+
+    def evidence(self):
+        return None if self.head is None else self.front.upper.evidence(self)
+
+    def refuses(self, error):
+        """Retry-After, or a challenge, goes with the response."""
+        if self.stage == ANSWERING:
+            self.front.upper.refuses(self, error)
 
     def respond(self, int status, bytes body=b"", bytes kind=PLAIN, bytes extra=b""):
         """A whole response, and the end of the exchange. `extra` are headers, each with its end of line."""

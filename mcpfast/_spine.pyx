@@ -867,6 +867,12 @@ cdef class Channel(Source):
         if not self.closed:
             self.put(line)
 
+    def evidence(self):
+        """What the request that is under way shows of who is asking (`tenancy.resolvers.Evidence`); None: the connection does."""
+
+    def refuses(self, error):
+        """A request is about to be refused with this error: a transport that says more than the error does, says it then."""
+
     def reply(self, bytes line not None):
         """One answer (newline included) that no request of its own stands behind: to a batch, or to what is no message."""
         if not self.closed:

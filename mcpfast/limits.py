@@ -45,6 +45,7 @@ class Limits(NamedTuple):
     # --- how long
     idle_s: float = 0.0  # a socket without a message and without a call in flight is closed; 0 never
     head_s: float = 20.0  # the head of an HTTP request that has begun to come is whole within
+    identify_s: float = 10.0  # it is found out whose a request is, where that has to be waited for
     body_s: float = 300.0  # and all of it within
     stream_comment_s: float = (
         15.0  # an event stream without an event gets a comment, so that nobody on the way drops it

@@ -14,6 +14,7 @@ from mcpfast.errors import MCPError
 from mcpfast.protocol import messages
 from mcpfast.server.dispatch import Outcome, unknown_prompt, unknown_resource, unknown_tool
 from mcpfast.server.registered import FREE, Tool, Use
+from mcpfast.tenancy.denied import Denied
 from mcpfast.tenancy.refusals import refusal
 from mcpfast.tenancy.resolvers import Evidence, Peer
 from mcpfast.tenancy.service import Callers
@@ -45,6 +46,7 @@ class Tenants:
 
     async def open(self) -> None:
         await self.callers.open()
+        self._look_at_catalog()
         self.engine.tenancy = self
 
     async def close(self) -> None:
@@ -72,12 +74,21 @@ class Tenants:
 
     async def _found(self, request: Request, handle: Callable[[], Outcome]) -> Any:
         """The same for a connection whose caller is not known, or not any more."""
-        caller = await self.callers.find(evidence_of(request.channel.session, self.callers.tenancy.tenant))
-        request.channel.caller = caller
+        channel = request.channel
+        evidence = channel.evidence() or evidence_of(channel.session, self.callers.tenancy.tenant)
+        try:
+            caller = channel.caller = await self.callers.find(evidence)
+        except Denied as denied:
+            channel.refuses(denied)
+            raise
         return await _value(self._begin(request, caller, handle))
 
     def _begin(self, request: Request, caller: Caller, handle: Callable[[], Outcome]) -> Outcome:
-        granted = self._granted(request, caller)
+        try:
+            granted = self._granted(request, caller)
+        except Denied as denied:
+            request.channel.refuses(denied)
+            raise
         gate = self.engine.gate
         if gate is not None and not gate.acquire():
             return self._queued(request, caller, granted, handle)
@@ -112,7 +123,9 @@ class Tenants:
 
     def refusal(self, channel: Channel, verdict: Verdict) -> MCPError:
         """The error for a Verdict that refuses."""
-        return refusal(verdict).error()
+        error = refusal(verdict).error()
+        channel.refuses(error)
+        return error
 
     # ---------------------------------------------------------------- may it
 

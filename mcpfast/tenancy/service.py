@@ -43,7 +43,8 @@ class Tenancy:
 
     `registry` is a file of TOML, `sqlite:///PATH`, or a store of yours. Credentials are read in this order: `resolvers` of
     yours, JWTs of `issuers`, API keys of the registry, and over stdio the tenant that `tenant` (or `--tenant`) names, with
-    `scopes`: whoever starts the process is trusted with it.
+    `scopes`: whoever starts the process is trusted with it. `scopes_asked` are the few that a client without a token is told to
+    ask for at first (RFC 9728).
     `audit` is the file of the audit log; empty: none is written here.
     """
 
@@ -55,6 +56,7 @@ class Tenancy:
         resolvers: Iterable[Resolver] = (),
         tenant: str = "",
         scopes: Collection[str] = (),
+        scopes_asked: Collection[str] = (),
         look_s: float = 1.0,
         drain_s: float = 5.0,
         audit: str = "",
@@ -64,6 +66,7 @@ class Tenancy:
         self.resolvers = tuple(resolvers)
         self.tenant = tenant
         self.scopes = frozenset(scopes)
+        self.scopes_asked = frozenset(scopes_asked)
         self.look_s = look_s
         self.drain_s = drain_s
         self.audit = audit

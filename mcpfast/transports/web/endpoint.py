@@ -8,6 +8,7 @@ mirror_error  what the headers of 2026-07-28 must repeat (section 10)
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -43,11 +44,13 @@ if TYPE_CHECKING:
     from mcpfast._exchange import Exchange, Head
     from mcpfast._spine import Wire
     from mcpfast.server.host import Host
+    from mcpfast.tenancy.resolvers import Evidence
     from mcpfast.transports.web.old import OldTransport
     from mcpfast.transports.web.settings import HttpSettings
 
 logger = logging.getLogger("mcpfast")
 GOOD_VALUES_MAX = 256  # header values that were found good and are known again; more are looked at each time
+WELL_KNOWN = "/.well-known/oauth-protected-resource"
 JSON, EVENTS = "application/json", "text/event-stream"
 
 
@@ -61,6 +64,8 @@ class Endpoint:
         self.path = path
         self.access = Access(settings, loopback=loopback)
         self.exchanges: set[Exchange] = set()
+        self.identifying: set[asyncio.Task[None]] = set()
+        self.tls = settings.ssl_certfile is not None
         self._events = MemoryEventStore(
             limits.replay_events_max,
             limits.replay_bytes_max,
@@ -141,6 +146,8 @@ class Endpoint:
         if not self.admit_origin(exchange, head):
             return
         path, _, query = head.target.decode("latin-1").partition("?")
+        if path != self.path and self.host.dispatcher.tenants is not None:
+            path = self._of_tenant(head, path)
         if path != self.path:
             self._elsewhere(exchange, head, path, query)
         elif head.doubled:
@@ -163,6 +170,27 @@ class Endpoint:
         else:
             exchange.respond(405, b"Not served here\n", extra=b"Allow: GET, POST, DELETE, OPTIONS\r\n")
 
+    def _of_tenant(self, head: Head, path: str) -> str:
+        """/t/{tenant} before the endpoint's path says which tenant is meant: the path behind it. Ids need no escapes."""
+        start, _, rest = path.removeprefix("/t/").partition("/")
+        if not path.startswith("/t/") or f"/{rest}" != self.path:
+            return path
+        head.tenant = start
+        return self.path
+
+    def evidence(self, exchange: Exchange) -> Evidence:
+        """What the request under way shows of who is asking."""
+        from mcpfast.transports.web.identity import evidence_of
+
+        assert exchange.head is not None
+        return evidence_of(exchange, exchange.head)
+
+    def refuses(self, exchange: Exchange, error: MCPError) -> None:
+        """The headers that go with the refusal of a request."""
+        from mcpfast.transports.web.identity import headers_of
+
+        exchange.extra = (exchange.extra or b"") + headers_of(self, exchange, error)
+
     def _elsewhere(self, exchange: Exchange, head: Head, path: str, query: str) -> None:
         """Another path than the endpoint's: a plain route, or the transport of 2024-11-05."""
         server = self.host.server
@@ -170,6 +198,12 @@ class Endpoint:
             from mcpfast.transports.web.routes import serve_route
 
             serve_route(self, exchange, head, server.routes[path], query)
+        elif path.startswith(WELL_KNOWN) and self.host.dispatcher.tenants is not None:
+            from mcpfast.transports.web.identity import serve_metadata
+
+            serve_metadata(self, exchange, head, path.removeprefix(WELL_KNOWN))
+        elif path in ("/sse", "/messages") and self.host.dispatcher.tenants is not None:
+            exchange.respond(501, b"The transport of 2024-11-05 has no tenants; use Streamable HTTP\n")
         elif path in ("/sse", "/messages"):
             if self._old is None:
                 from mcpfast.transports.web.old import OldTransport
@@ -450,6 +484,8 @@ class Endpoint:
 
     def close(self) -> None:
         """At once."""
+        for task in self.identifying:
+            task.cancel()
         for exchange in list(self.exchanges):
             exchange.cancel_calls("the server is closing")
             exchange.abort()

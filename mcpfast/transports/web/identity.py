@@ -7,24 +7,23 @@ with it, and other connections go on.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mcpfast.errors import MCPError
 from mcpfast.protocol import messages
-from mcpfast.tenancy.challenge import ProtectedResource
+from mcpfast.tenancy.challenge import WELL_KNOWN, ProtectedResource
 from mcpfast.tenancy.denied import Denied, Unavailable
+from mcpfast.tenancy.namespace import UnsafeName, check_tenant_id
 from mcpfast.tenancy.resolvers import Evidence
 
 if TYPE_CHECKING:
     from mcpfast._caller import Caller
     from mcpfast._exchange import Exchange, Head
     from mcpfast.transports.web.endpoint import Endpoint
-
-logger = logging.getLogger("mcpfast")
 
 
 def identify(endpoint: Endpoint, exchange: Exchange, head: Head, go_on: Callable[[], None]) -> None:
@@ -90,9 +89,30 @@ def deny(endpoint: Endpoint, exchange: Exchange, head: Head, denied: Denied) -> 
     """The status and the challenge of HTTP, and the JSON-RPC error for a client that reads the body."""
     if exchange.closed:
         return
-    answer = resource_of(endpoint, head).answer(denied)
-    extra = b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in answer.headers)
-    exchange.reply_with(answer.status, error_line(denied, head.body), extra)
+    exchange.reply_with(denied.status, error_line(denied, head.body), _told(endpoint, head, denied))
+
+
+def headers_of(endpoint: Endpoint, exchange: Exchange, error: MCPError) -> bytes:
+    """What HTTP says beside the error of a request whose caller is known: a challenge, or when to come back."""
+    if isinstance(error, Denied) and exchange.head is not None:
+        return _told(endpoint, exchange.head, error)
+    wait_ms = (error.data or {}).get("retryAfterMs")
+    return b"" if wait_ms is None else b"Retry-After: %d\r\n" % max(1, -(-wait_ms // 1000))
+
+
+def _told(endpoint: Endpoint, head: Head, denied: Denied) -> bytes:
+    """Challenge and Retry-After of a Denied, as lines."""
+    resource = resource_of(endpoint, head)
+    if resource is not None:
+        return _lines(resource.answer(denied).headers)
+    headers = [("WWW-Authenticate", "Bearer")] if denied.status == 401 else []
+    if denied.retry_after_s > 0:
+        headers.append(("Retry-After", str(math.ceil(denied.retry_after_s))))
+    return _lines(headers)
+
+
+def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
+    return b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in headers)
 
 
 def error_line(error: MCPError, body: bytes | None) -> bytes:
@@ -110,11 +130,35 @@ class _Request(msgspec.Struct):
     id: str | int | msgspec.UnsetType = msgspec.UNSET
 
 
-def resource_of(endpoint: Endpoint, head: Head) -> ProtectedResource:
-    """What the request asked for, as tokens and metadata name it: scheme, host and the path of its tenant."""
+def serve_metadata(endpoint: Endpoint, exchange: Exchange, head: Head, path: str) -> None:
+    """RFC 9728, for every tenant that could be: it tells nothing of which there are."""
+    tenant = path.removeprefix("/t/").partition("/")[0] if path.startswith("/t/") else None
+    if tenant is not None:
+        try:
+            head.tenant = check_tenant_id(tenant)
+        except UnsafeName:
+            exchange.respond(404, b"There is no such resource\n")
+            return
+    resource = resource_of(endpoint, head)
+    if resource is None:
+        exchange.respond(404, b"No authorization server is known here; this server takes API keys\n")
+        return
+    if head.method != b"GET":
+        exchange.respond(405, b"GET only\n", extra=b"Allow: GET\r\n")
+    elif path and WELL_KNOWN + path != resource.metadata_path:
+        exchange.respond(404, b"There is no such resource\n")
+    else:
+        exchange.respond(200, resource.metadata(), b"application/json")
+
+
+def resource_of(endpoint: Endpoint, head: Head) -> ProtectedResource | None:
+    """What the request asked for, as tokens and metadata name it: scheme, host and the path of its tenant. None where no issuer
+    gives tokens for it."""
     tenants: Any = endpoint.host.dispatcher.tenants
     host = (head.header(b"host") or b"").decode("latin-1")
     path = endpoint.path if not head.tenant else f"/t/{head.tenant}{endpoint.path}"
     scheme = "https" if endpoint.tls else "http"
     issuers = [issuer.issuer for issuer in tenants.callers.tenancy.issuers]
+    if not issuers:
+        return None
     return ProtectedResource(f"{scheme}://{host}{path}", issuers, tenants.callers.tenancy.scopes_asked)

@@ -98,7 +98,9 @@ class HttpSession(Session):
 
     def __init__(self, limits: Limits, peer: Peer, caller_key: tuple[str, str] | None = None) -> None:
         super().__init__(limits, peer)
-        self.caller_key = caller_key  # (tenant, principal) that opened it; for everybody else it does not exist
+        self.caller_key = (
+            caller_key  # (tenant, principal) that opened it; for everybody else it does not exist
+        )
         self.id: bytes | None = None
         self.exchanges: set[Exchange] = set()
         self.used_s = 0.0

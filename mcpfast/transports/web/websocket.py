@@ -36,6 +36,9 @@ def admit(endpoint: Endpoint, exchange: Exchange, head: Head) -> bool:
     """Whether a WebSocket may be opened; else that is answered."""
     if not endpoint.admit_origin(exchange, head):
         return False
+    if endpoint.host.dispatcher.tenants is not None:
+        exchange.respond(501, b"WebSocket has no tenants yet; use Streamable HTTP\n")
+        return False
     if head.target.partition(b"?")[0].decode("latin-1") != endpoint.path:
         exchange.respond(404, f"Nothing is served here; MCP is at {endpoint.path}\n".encode())
         return False
