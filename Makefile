@@ -12,6 +12,7 @@ CORE := $(wildcard mcpfast/_*.pyx mcpfast/_*.pxd mcpfast/*.h mcpfast/bench/*.pyx
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 ARGS ?=
 FUZZ_SECONDS ?= 10
+VERSIONS ?= 3.11 3.12 3.13
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -43,9 +44,9 @@ demo: $(READY) $(STAMPS)/test ## see a real server answer a real client, over st
 test: $(READY) $(STAMPS)/test ## the whole test suite
 	$(BIN)/pytest $(ARGS)
 
-test-all: ## the whole test suite on Python 3.11, 3.12 and 3.13; one that is not here is skipped with a word
+test-all: ## the whole test suite on Python 3.11, 3.12 and 3.13 (VERSIONS); one that is not here is skipped with a word
 	@$(PYTHON) workshop/preflight.py
-	@$(PYTHON) workshop/interpreters.py 3.11 3.12 3.13 | while read -r version path; do \
+	@$(PYTHON) workshop/interpreters.py $(VERSIONS) | while read -r version path; do \
 	  if [ -z "$$path" ]; then echo "==> Python $$version: not on this machine, skipped"; continue; fi; \
 	  echo "==> Python $$version: $$path"; \
 	  case "$$($(BIN)/python -V 2>/dev/null)" in \

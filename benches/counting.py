@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
-from benches.load import RunFailed, Shape, drive, serving
+from benches.load import RunFailed, Shape, drive, over, serving
 from benches.nginx import free_address
 
 FEW, MANY = 1_280, 7_680  # both hold whole windows of 64
@@ -62,7 +62,7 @@ def work(shape: Shape, command: Sequence[str], calls: int, scheme: str) -> None:
         return
     address = free_address()
     with serving(command, address) as pid:
-        drive(shape, address.replace("http", scheme), calls=calls, pid=pid, timeout=300)
+        drive(shape, over(scheme, address), calls=calls, pid=pid, timeout=300)
 
 
 def instructions_a_call(shape: Shape, command: Sequence[str], scheme: str = "stdio") -> float:

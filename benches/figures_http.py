@@ -31,7 +31,7 @@ from benches.http_messages import (
     read_until,
     upgrade,
 )
-from benches.load import HTTP_LEGACY, MODERN, RunFailed, Shape, connect, drive, drive_progress, serving
+from benches.load import HTTP_LEGACY, MODERN, RunFailed, Shape, connect, drive, drive_progress, over, serving
 from benches.nginx import free_address, kept, nginx
 from benches.peer import peer_command
 from benches.rounds import in_turns
@@ -186,8 +186,7 @@ def ws_echo(setting: Setting) -> Measured:
         its_pid = stack.enter_context(serving([*bare, answer.decode()], its))
 
         def over_websocket(address: str, pid: int) -> Callable[[], Result]:
-            target = address.replace("http://", "ws://")
-            return lambda: drive(MODERN_SHAPE, target, seconds=setting.seconds, pid=pid)
+            return lambda: drive(MODERN_SHAPE, over("ws", address), seconds=setting.seconds, pid=pid)
 
         return against(setting, over_websocket(ours, our_pid), over_websocket(its, its_pid))
 

@@ -11,7 +11,7 @@ from benches.budgets import budgets
 from benches.build import binary
 from benches.figures import SERVERS, Measured, Setting, canned_result, figure_named, sockets
 from benches.figures_http import answering, nginx_constant
-from benches.load import RunFailed, Shape, drive, serving
+from benches.load import RunFailed, Shape, drive, over, serving
 from benches.nginx import free_address
 from benches.rounds import in_turns
 from benches.servers.limited import CALLS_MAX, TOOL_S
@@ -66,17 +66,11 @@ def ready(setting: Setting, transport: str, era: str) -> Iterator[Pair]:
             bare = [sys.executable, str(SERVERS / "bare_ws.py"), answer]
             ours, its = free_address(), free_address("/")
             our_pid, its_pid = enter(serving(setting.echo, ours)), enter(serving(bare, its))
-            yield Pair(
-                driver(setting, over_websocket(ours), our_pid), driver(setting, over_websocket(its), its_pid)
-            )
+            yield Pair(driver(setting, over("ws", ours), our_pid), driver(setting, over("ws", its), its_pid))
 
 
 def tcp_address() -> str:
-    return free_address("").replace("http://", "tcp://")
-
-
-def over_websocket(address: str) -> str:
-    return address.replace("http://", "ws://")
+    return over("tcp", free_address(""))
 
 
 # ---- what is measured ------------------------------------------------------------------------------------
@@ -95,21 +89,19 @@ def compared(setting: Setting, transport: str, era: str, load: str) -> list[tupl
         )
 
 
+def crowd(transport: str, revision: str, window: int) -> Shape:
+    """Over HTTP a connection has one call in flight, so there are more of them."""
+    if transport == "http":
+        return Shape(era=revision, connections=IN_FLIGHT)
+    return Shape(era=revision, window=window)
+
+
 def open_loop(transport: str, revision: str, rate: float) -> Shape:
-    over_http = transport == "http"
-    return Shape(
-        era=revision,
-        connections=IN_FLIGHT if over_http else 1,
-        window=1 if over_http else OPEN_LOOP_WINDOW,
-        rate=min(rate, RATE_MAX),
-    )
+    return replace(crowd(transport, revision, OPEN_LOOP_WINDOW), rate=min(rate, RATE_MAX))
 
 
 def maximum(pair: Pair, transport: str, revision: str) -> float:
-    over_http = transport == "http"
-    shape = Shape(
-        era=revision, connections=IN_FLIGHT if over_http else 1, window=1 if over_http else IN_FLIGHT
-    )
+    shape = crowd(transport, revision, IN_FLIGHT)
     return median(pair.ours(shape).rate_per_s for _ in range(3))
 
 
@@ -126,7 +118,7 @@ def measure(setting: Setting, *, transport: str, era: str, kind: str) -> Measure
     if load == "full":
         return full(setting, transport, era)
     if load == "over":
-        return over(setting, transport, era, kind)
+        return crowded_out(setting, transport, era, kind)
     return ratio(compared(setting, transport, era, load), quantile)
 
 
@@ -137,7 +129,7 @@ def full(setting: Setting, transport: str, era: str) -> Measured:
         for turn in range(setting.rounds):
             setting.tell(f"round {turn + 1} of {setting.rounds}")
             at_most = maximum(pair, transport, revision)
-            shape = replace(open_loop(transport, revision, 1.0), rate=2 * at_most)
+            shape = replace(crowd(transport, revision, OPEN_LOOP_WINDOW), rate=2 * at_most)
             ratios.append(pair.ours(shape).rate_per_s / at_most)
     return Measured(median(ratios), samples=ratios, note=f"at {2 * at_most:,.0f}/s")
 
@@ -156,7 +148,7 @@ def crowded(setting: Setting, transport: str, era: str) -> list[tuple[Result, Re
                 "ws": free_address,
             }[transport]()
             pid = stack.enter_context(serving(LIMITED, address))
-            target = over_websocket(address)
+            target = over("ws", address) if transport == "ws" else address
         run = driver(longer, target, pid)
 
         def at(rate: float) -> Callable[[], Result]:
@@ -166,7 +158,7 @@ def crowded(setting: Setting, transport: str, era: str) -> list[tuple[Result, Re
         return in_turns(at(2 * CAPACITY_PER_S), at(CAPACITY_PER_S / 2), setting.rounds, setting.tell)
 
 
-def over(setting: Setting, transport: str, era: str, kind: str) -> Measured:
+def crowded_out(setting: Setting, transport: str, era: str, kind: str) -> Measured:
     pairs = crowded(setting, transport, era)
     refused = median(crowd.refused for crowd, _ in pairs)
     if refused == 0:

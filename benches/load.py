@@ -208,6 +208,11 @@ def serving(command: Sequence[str], address: str) -> Iterator[int]:
         yield pid
 
 
+def over(scheme: str, address: str) -> str:
+    """The same place as an http:// address, spoken to in another way: `over("ws", "http://...")`."""
+    return f"{scheme}://{address.removeprefix('http://')}"
+
+
 def connect(address: str) -> socket.socket:
     """A blocking connection to `tcp://HOST:PORT`, `unix:///PATH` or the host of `http://HOST:PORT/PATH`."""
     if address.startswith("unix://"):

@@ -9,14 +9,15 @@ Exit code 0: README.md is right. 1: it is not (--check), or there is nothing to 
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benches import history
 from benches.budgets import budgets
+from benches.history import Entry
 from benches.peers.report import Column, megabytes, milliseconds, table
 from benches.peers.results import (
     LESS_IS_BETTER,
@@ -31,7 +32,6 @@ from benches.table import with_unit
 from mcpfast.bench.view import number
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-HISTORY = Path(__file__).resolve().parent / "history" / "history.jsonl"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 PEERS = [  # a column, and how the names of its rows begin
     ("stdio64", Column("stdio, 64 in flight", "rate_per_s", lambda rate: f"{number(rate)}/s")),
@@ -79,7 +79,7 @@ class Unwritable(Exception):
 # ---- the text --------------------------------------------------------------------------------------------
 
 
-def figures(results: Results, last: dict[str, Any] | None) -> str:
+def figures(results: Results, last: Entry | None) -> str:
     """What stands between the marks."""
     parts = [
         PEERS_SAY.format(date=results.date, machine=machine(results.machine)),
@@ -88,10 +88,10 @@ def figures(results: Results, last: dict[str, Any] | None) -> str:
         promises_table(results),
     ]
     if last is not None:
-        told = machine({"python": last["python"], **last["machine"]})
+        told = machine({"python": last.python, **last.machine})
         parts += [
-            BENCH_SAY.format(date=last["date"][:10], commit=last["commit"][:12], machine=told),
-            bench_table(last["figures"]),
+            BENCH_SAY.format(date=last.date[:10], commit=last.commit, machine=told),
+            bench_table(last.figures),
         ]
     return "\n\n".join(part.strip() for part in parts)
 
@@ -150,7 +150,7 @@ def bench_table(measured: dict[str, float]) -> str:
 # ---- the file --------------------------------------------------------------------------------------------
 
 
-def renewed(text: str, raw: Path, history: Path) -> str:
+def renewed(text: str, raw: Path, recorded: Path) -> str:
     """`text` of README.md with the figures that were recorded. Raises Unwritable."""
     if not raw.exists():
         raise Unwritable(f"{raw} is not there: make peers writes it")
@@ -158,12 +158,11 @@ def renewed(text: str, raw: Path, history: Path) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise Unwritable(f"README.md has not both marks, {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{figures(read(raw), last_line(history))}\n\n{END}{after}"
-
-
-def last_line(history: Path) -> dict[str, Any] | None:
-    lines = history.read_text().splitlines() if history.exists() else []
-    return json.loads(lines[-1]) if lines else None
+    try:
+        entries = history.read(recorded)
+    except history.Unreadable as why:
+        raise Unwritable(str(why)) from why
+    return f"{before}{BEGIN}\n\n{figures(read(raw), entries[-1] if entries else None)}\n\n{END}{after}"
 
 
 def main(words: list[str] | None = None) -> int:
@@ -176,7 +175,7 @@ def main(words: list[str] | None = None) -> int:
     given = parser.parse_args(words)
     text = README.read_text()
     try:
-        wanted = renewed(text, RAW, HISTORY)
+        wanted = renewed(text, RAW, history.FILE)
     except Unwritable as why:
         print(why, file=sys.stderr)
         return 1

@@ -14,7 +14,10 @@ class Refusal(McpFastError):
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and where to read on."""
+    """Says what is wrong in one line, and where to read on; its help keeps the lines as they are written."""
+
+    def __init__(self, **told: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **told)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")

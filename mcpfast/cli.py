@@ -121,7 +121,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="mcpfast",
         description="Run, inspect and call MCP servers.",
         epilog=f"examples:{EXAMPLES['']}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-V", "--version", action="store_true", help="the same as the command version")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -132,7 +131,6 @@ def _parser() -> argparse.ArgumentParser:
             help=help[0].lower() + help[1:].rstrip("."),
             description=help,
             epilog=f"examples:{EXAMPLES[name]}" + (f"\n{TARGETS}" if action in (_inspect, _call) else ""),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         made.set_defaults(action=action)
         return made

@@ -12,7 +12,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import AF_UNIX, create_server, socket
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any
 
 import pytest
@@ -278,6 +278,22 @@ def held_run(tmp_path: Path, hold: Callable[[int], float], **more: Any) -> tuple
     return outcome, server.took
 
 
+def way_there_and_back_us(tmp_path: Path, hold: Callable[[int], float]) -> float:
+    """What a plain client sees beyond the delay itself: waking two processes takes 20 us on one machine and 100 on another."""
+    path = tmp_path / f"{time.monotonic_ns()}.sock"
+    server = Held(path, hold)
+    seen = []
+    with socket(AF_UNIX) as client:
+        client.connect(str(path))
+        for id in range(60):
+            began = time.perf_counter()
+            client.sendall(b'{"jsonrpc":"2.0","id":%d,"method":"ping"}\n' % id)
+            client.recv(4_096)
+            seen.append((time.perf_counter() - began) * 1e6)
+    server.thread.join(5)
+    return median(saw - took for saw, took in zip(seen, server.took, strict=True))
+
+
 HOLDS: dict[str, Callable[[int], float]] = {
     "constant": lambda number: 0.004,
     "bimodal": lambda number: 0.02 if number % 5 == 3 else 0.002,
@@ -292,9 +308,10 @@ def test_percentiles_of_known_delays_are_right_within_two_percent(tmp_path: Path
     for _ in range(12):  # a neighbour on the processor for some seconds spoils a few
         outcome, took = held_run(tmp_path, HOLDS[shape], calls=200)
         at = quantiles(took, n=1000, method="inclusive")
+        way = way_there_and_back_us(tmp_path, HOLDS[shape])
         told = [outcome["latency_us"][name] for name in ("p50", "p90", "p99")]
-        seen.append((told, [at[499], at[899], at[989]]))
-        if told == pytest.approx(seen[-1][1], rel=0.02, abs=60):  # 60 us: the way there and back
+        seen.append((told, [at[499] + way, at[899] + way, at[989] + way]))
+        if told == pytest.approx(seen[-1][1], rel=0.02):
             return
     pytest.fail(f"told and true: {seen}")
 
@@ -527,8 +544,9 @@ def websocket_server(change: Callable[[bytes], list[bytes]]) -> Iterator[str]:
 
     def serve(connection: socket) -> None:
         with connection, connection.makefile("rb") as stream:
-            while stream.readline() != b"\r\n":
-                pass
+            while (line := stream.readline()) != b"\r\n":
+                if not line:
+                    return  # the client left
             connection.sendall(SWITCH)
             try:
                 while text := read_masked(stream):

@@ -22,6 +22,7 @@ from mcpfast.profile.progress import Silent
 from mcpfast.profile.report import Report
 from mcpfast.profile.session import profile
 from mcpfast.profile.target import program
+from tests.live_server import live_server
 
 pytest.importorskip("mcpfast.bench._engine", reason="the load engine runs on Linux only")
 pytestmark = pytest.mark.plain_build
@@ -87,15 +88,8 @@ def hot(tmp_path: Path) -> str:
 @pytest.fixture
 def live(hot: str, tmp_path: Path) -> Iterator[tuple[int, str]]:
     """A server that runs already, over HTTP: its process, and its address."""
-    command = [sys.executable, "-m", "mcpfast", "run", hot, "--listen", "http://127.0.0.1:0"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert server.stderr is not None
-    address = next(line for line in server.stderr if "listening on" in line).split()[-1]
-    yield server.pid, address
-    assert server.poll() is None  # nobody who looked has ended it
-    server.terminate()
-    server.wait(30)
-    server.stderr.close()
+    with live_server(hot) as server:
+        yield server
 
 
 def look(name: str, tmp_path: Path, file: str, load: Load = GRIND, *, calls: int = 0) -> Report:

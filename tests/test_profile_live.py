@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from mcpfast.bench.report_plot import Level
 from mcpfast.cli import main
 from mcpfast.live.messages import Frame, Pause, Seen, Stall, Taken, Watching
 from mcpfast.profile import ProfileFailed, gc, loop
@@ -19,7 +20,8 @@ from mcpfast.profile.inside import milliseconds
 from mcpfast.profile.load import Load
 from mcpfast.profile.progress import Silent
 from mcpfast.profile.session import profile
-from mcpfast.profile.timeline import MARKS_MAX, Level, Mark, Series, draw
+from mcpfast.profile.timeline import MARKS_MAX, Mark, Series, draw
+from tests.live_server import live_server
 
 pytest.importorskip("mcpfast.bench._engine", reason="the load engine runs on Linux only")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -71,15 +73,8 @@ def file(tmp_path: Path) -> str:
 
 @pytest.fixture
 def live(file: str) -> Iterator[tuple[int, str]]:
-    command = [sys.executable, "-m", "mcpfast", "run", file, "--listen", "http://127.0.0.1:0"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert server.stderr is not None
-    address = next(line for line in server.stderr if "listening on" in line).split()[-1]
-    yield server.pid, address
-    assert server.poll() is None  # nobody who looked has ended it
-    server.terminate()
-    server.wait(30)
-    server.stderr.close()
+    with live_server(file) as server:
+        yield server
 
 
 def titles(picture: Path) -> list[str]:

@@ -24,9 +24,18 @@ from benches.peers.results import Looks
 from tests.test_peers import LABELS, look, measurement
 
 TEXT = "# A project\n\n<!-- figures -->\n\nold figures\n\n<!-- /figures -->\n\nmore\n"
+WHOLE = {"subject": "A change", "mcpfast": "0.1.0", "busy": 0.0, "verdicts": {}, "instructions": {}}
 LINES: list[dict[str, Any]] = [
-    {"commit": "0" * 12, "date": "2026-11-01T10:00:00+00:00", "machine": {}, "figures": {"rss": 99.0}},
     {
+        **WHOLE,
+        "commit": "0" * 12,
+        "date": "2026-11-01T10:00:00+00:00",
+        "python": "3.11.7",
+        "machine": {},
+        "figures": {"rss": 99.0},
+    },
+    {
+        **WHOLE,
         "commit": "123456789abc",
         "date": "2026-11-29T10:00:00+00:00",
         "python": "3.11.7",
@@ -104,7 +113,7 @@ def test_the_command(
     file.write_text(TEXT)
     monkeypatch.setattr(readme, "README", file)
     monkeypatch.setattr(readme, "RAW", recorded[0])
-    monkeypatch.setattr(readme, "HISTORY", recorded[1])
+    monkeypatch.setattr(readme.history, "FILE", recorded[1])
     assert readme.main(["--check"]) == 1
     assert "benches/readme.py" in capsys.readouterr().err
     assert file.read_text() == TEXT, "a check changes nothing"

@@ -75,7 +75,6 @@ def parser() -> argparse.ArgumentParser:
         prog="mcpfast bench",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("target", metavar="TARGET", nargs="?", help="FILE.py, an address, or -- COMMAND")
     what = made.add_argument_group("what is sent")

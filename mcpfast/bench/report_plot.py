@@ -232,11 +232,15 @@ def dots_of(frame: Frame, line: Line, x: Axis, y: Axis) -> list[str]:
     return drawn
 
 
+def level_line(frame: Frame, level: Level, y: Axis) -> str:
+    kind = f"level {level.colour}".rstrip()
+    return (
+        f'<path class="{kind}" d="M{frame.left:.1f} {frame.y(y.place(level.value)):.1f}h{frame.width:.1f}"/>'
+    )
+
+
 def levels_of(frame: Frame, levels: Sequence[Level], y: Axis) -> list[str]:
-    drawn = [
-        f'<path class="level {level.colour}" d="M{frame.left:.1f} {frame.y(y.place(level.value)):.1f}h{frame.width:.1f}"/>'
-        for level in levels
-    ]
+    drawn = [level_line(frame, level, y) for level in levels]
     words = [f'<tspan class="{level.colour}">{escape(level.text)}</tspan>' for level in levels]
     if words:
         place = f'x="{frame.left + frame.width:.1f}" y="14"'

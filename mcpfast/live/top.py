@@ -46,7 +46,6 @@ def parser() -> argparse.ArgumentParser:
         prog="mcpfast top",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(
         "target", metavar="ADDRESS", nargs="?", help="where it listens: http://..., tcp://..., unix://..."

@@ -73,7 +73,6 @@ def parser() -> argparse.ArgumentParser:
         prog="mcpfast profile",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(
         "--with",
@@ -94,7 +93,6 @@ def inside_parser(word: str) -> argparse.ArgumentParser:
         prog=f"mcpfast profile {word}",
         description=LOOP if word == "loop" else GC,
         epilog=LOOP_EPILOG if word == "loop" else GC_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     told = _add_options(made, counts=False)
     told.add_argument(

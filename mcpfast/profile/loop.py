@@ -7,13 +7,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from mcpfast.bench.report_plot import Level
 from mcpfast.live.messages import Seen, Stack, Stall, Taken, Watch, Watching
 from mcpfast.profile.flamegraph import draw as draw_stacks
 from mcpfast.profile.inside import culprit, inside, milliseconds, missing, named, watched
 from mcpfast.profile.report import Report
 from mcpfast.profile.session import Session, facts
 from mcpfast.profile.stacks import Stacks, write_folded
-from mcpfast.profile.timeline import Level, Mark, Series, draw
+from mcpfast.profile.timeline import Mark, Series, draw
 
 __all__ = ["READING", "look", "missing"]
 LEAD_S = 1.0

@@ -248,9 +248,16 @@ def profile(
             raise ProfileFailed(lacking)
         into.mkdir(parents=True, exist_ok=True)
         session = Session(
-            target, load or Load(), seconds, warmup, calls, into, private, progress or Progress()
+            target,
+            load or Load(),
+            seconds,
+            warmup,
+            calls,
+            into,
+            private,
+            progress or Progress(),
+            threshold_s=threshold_s,
         )
-        session.threshold_s = threshold_s
         report = with_what.look(session)
     report.facts.insert(0, target.title)
     report.facts.append(f"{time.strftime('%Y-%m-%d %H:%M')}, {machine()}")

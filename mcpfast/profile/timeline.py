@@ -11,7 +11,19 @@ from collections.abc import Iterator, Sequence
 from heapq import nlargest
 from typing import NamedTuple
 
-from mcpfast.bench.report_plot import BOTTOM, RIGHT, TOP, Axis, Frame, grid, linear, logarithmic, text
+from mcpfast.bench.report_plot import (
+    BOTTOM,
+    RIGHT,
+    TOP,
+    Axis,
+    Frame,
+    Level,
+    grid,
+    level_line,
+    linear,
+    logarithmic,
+    text,
+)
 
 WIDTH, HEIGHT, HEAD, LEFT = 1200, 410, 76, 66
 LETTER = 7.4  # the width of a letter of the 12 px font, a little generous
@@ -34,13 +46,6 @@ class Series(NamedTuple):
     stems: bool = False
 
 
-class Level(NamedTuple):
-    """A dashed line and its words."""
-
-    ms: float
-    words: str
-
-
 def draw(
     title: str,
     subtitle: str,
@@ -51,7 +56,7 @@ def draw(
     level: Level | None = None,
 ) -> str:
     """The SVG. `label` is what is measured, `seconds` how long somebody looked."""
-    values = [mark.ms for one in series for mark in one.marks] + ([level.ms] if level else [])
+    values = [mark.ms for one in series for mark in one.marks] + ([level.value] if level else [])
     x = linear(
         [max(seconds, 0.1)], "since the first look, s", lambda value: f"{value:g}", exact=True, room=10
     )
@@ -61,9 +66,9 @@ def draw(
     for one in series:
         drawn += _marks(one, frame, x, y)
     if level is not None:
-        at = frame.y(y.place(level.ms))
-        drawn.append(f'<path class="level" d="M{frame.left:.1f} {at:.1f}h{frame.width:.1f}"/>')
-        drawn.append(text(frame.left + frame.width - 6, at - 6, level.words, "tick end halo"))
+        drawn.append(level_line(frame, level, y))
+        above = frame.y(y.place(level.value)) - 6
+        drawn.append(text(frame.left + frame.width - 6, above, level.text, "tick end halo"))
     return TEMPLATE.format(
         width=WIDTH,
         height=HEIGHT,
