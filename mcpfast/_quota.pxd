@@ -9,8 +9,9 @@
     Gate                  how many calls run in the process
 
 A room below calls `Admission.enter` and `leave`, `Gate.enter` and `leave`: nothing there makes an object or can raise.
-Looking changes nothing, so a refused call leaves no trace but its count, and the GIL makes each of them one step. Mostly a glance
-tells that no limit refuses (`fits`), which is 120 instructions less than asking each of two meters' limits how long it does. What does not fit so is judged by `look`, which also lets in what only seemed not to.
+Looking changes nothing, so a refused call leaves no trace but its count, and the GIL makes each of them one step. Mostly a
+glance tells that no limit refuses (`fits`), which is 120 instructions less than asking each of two meters' limits how long
+it does. What does not fit so is judged by `look`, which also lets in what only seemed not to.
 """
 from libc.math cimport INFINITY
 from libc.stdint cimport uint32_t, uint64_t
@@ -170,7 +171,7 @@ cdef class Meter:
     cdef uint64_t refusals[METERED - 1]  # by Limit, from the first that can refuse
 
     cdef inline bint fits(self, double cost, double request_bytes, double now_s, double epoch_s) noexcept:
-        "Whether a call passes every limit, at a glance. Takes nothing. A bucket without a limit has infinity, and no question of its own."
+        "Whether a call passes every limit, at a glance. Takes nothing. A bucket without a limit has infinity."
         return (
             self.in_flight < self.concurrent_calls_max and request_bytes <= self.request_bytes_max
             and bucket_level(&self.calls, now_s) >= 1.0 and bucket_level(&self.bytes, now_s) >= request_bytes
@@ -224,7 +225,7 @@ cdef class Admission:
     cdef Verdict exceeded(self, int limit, list maxima, double value)
 
     cdef inline int enter(self, verdict_t* why, double cost, double request_bytes, double now_s, double epoch_s) noexcept:
-        "ADMITTED_BY_ALL: the call is in, and ends by `leave`. Else the limit that refuses it; `why` says more, and nothing was taken."
+        "ADMITTED_BY_ALL: the call is in, and ends by `leave`. Else what refuses it; `why` says more, and nothing was taken."
         if (
             self.tenant.fits(cost, request_bytes, now_s, epoch_s)
             and (self.principal is None or self.principal.fits(cost, request_bytes, now_s, epoch_s))
