@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mcpfast.server.session import Session
     from mcpfast.tenancy.tenant import Tenant
 
+NO_LONGER_SERVED = "the tenant is no longer served"
 TENANT_VARIABLE = "MCPFAST_TENANT"
 
 
@@ -43,6 +44,8 @@ class Tenants:
         self.engine = host.engine
         self.callers = Callers(server.tenancy, host.engine, self, server.limits)
         self._catalog_seen: tuple[int, ...] = ()
+        # Asked to end what is under way of a tenant, beside the calls of sessions: the endpoints of HTTP.
+        self.ends: list[Callable[[Tenant], None]] = []
 
     async def open(self) -> None:
         await self.callers.open()
@@ -60,7 +63,9 @@ class Tenants:
             for request in session.channel.requests():
                 caller = request.channel.caller
                 if caller is not None and caller.tenant is tenant:
-                    request.cancel("the tenant is no longer served")
+                    request.cancel(NO_LONGER_SERVED)
+        for end in self.ends:
+            end(tenant)
 
     # ---------------------------------------------------------------- one request
 
@@ -216,8 +221,11 @@ async def _value(outcome: Outcome) -> Any:
 
 
 def evidence_of(session: Session, tenant: str) -> Evidence:
-    """What a connection shows: over stdio the process that started us, over a Unix socket what the kernel says."""
+    """What a connection shows: over stdio the process that started us, over a Unix socket what the kernel says, and what its
+    first request showed where that was one of HTTP."""
     peer = session.peer
+    if peer.evidence is not None:
+        return peer.evidence
     if peer.transport == "stdio":
         named = tenant or os.environ.get(TENANT_VARIABLE, "")
         return Evidence(transport="stdio", environment=os.environ, option_tenant=named)

@@ -18,12 +18,14 @@ from mcpfast.server.session import Peer
 from mcpfast.transports.stream import Connection
 
 if TYPE_CHECKING:
+    from mcpfast._caller import Caller
     from mcpfast._exchange import Exchange, Head
     from mcpfast._http import HttpConnection
     from mcpfast.transports.web.endpoint import Endpoint
     from mcpfast.transports.web.listener import HttpListener
 
 SUBPROTOCOL = "mcp"
+TRANSPORT = "websocket"
 COPIED_MAX = 512  # bytes of a message that is surely copied by `send`
 HEAD_BYTES = 14  # of the largest head of a frame, as picows wants it
 READ_BUFFER_BYTES = 2_048  # of a connection at rest; it grows with what comes
@@ -36,12 +38,21 @@ def admit(endpoint: Endpoint, exchange: Exchange, head: Head) -> bool:
     """Whether a WebSocket may be opened; else that is answered."""
     if not endpoint.admit_origin(exchange, head):
         return False
-    if endpoint.host.dispatcher.tenants is not None:
-        exchange.respond(501, b"WebSocket has no tenants yet; use Streamable HTTP\n")
-        return False
-    if head.target.partition(b"?")[0].decode("latin-1") != endpoint.path:
+    if endpoint.path_of(head)[0] != endpoint.path:
         exchange.respond(404, f"Nothing is served here; MCP is at {endpoint.path}\n".encode())
         return False
+    if head.doubled:
+        exchange.respond(400, b"A header that may stand once stands twice\n")
+        return False
+    offered = subprotocols(head)
+    if offered and SUBPROTOCOL not in offered:
+        exchange.respond(400, b"The subprotocol of MCP is mcp\n")
+        return False
+    return True
+
+
+def admit_handshake(exchange: Exchange, head: Head) -> bool:
+    """The same for what RFC 6455 says of an upgrade over HTTP/1.1."""
     if head.header(b"sec-websocket-version") != b"13":
         exchange.respond(
             426, b"The WebSocket spoken here is version 13\n", extra=b"Sec-WebSocket-Version: 13\r\n"
@@ -50,11 +61,12 @@ def admit(endpoint: Endpoint, exchange: Exchange, head: Head) -> bool:
     if not _is_key(head.header(b"sec-websocket-key")):
         exchange.respond(400, b"Sec-WebSocket-Key is 16 bytes in base64\n")
         return False
-    offered = subprotocols(head)
-    if offered and SUBPROTOCOL not in offered:
-        exchange.respond(400, b"The subprotocol of MCP is mcp\n")
-        return False
     return True
+
+
+def peer_of(endpoint: Endpoint, exchange: Exchange) -> Peer:
+    """Who opens the WebSocket that this exchange asks for."""
+    return Peer(TRANSPORT, exchange.peer_address(), evidence=endpoint.evidence(exchange, TRANSPORT))
 
 
 def _is_key(value: bytes | None) -> bool:
@@ -73,14 +85,15 @@ def subprotocols(head: Head) -> list[str]:
 def take_over(listener: HttpListener, connection: HttpConnection, head: Head, rest: bytes) -> None:
     """From now on the connection's bytes are frames."""
     limits = listener.limits
-    address = connection.peer_address()
+    peer = peer_of(listener.endpoint, connection)
+    caller = connection.caller
     transport = connection.detach()
     with_protocol = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if subprotocols(head) else None
 
     def accept(request: object) -> object:
         from picows import WSUpgradeResponse, WSUpgradeResponseWithListener
 
-        socket = WebSocket(listener, address)
+        socket = WebSocket(listener, peer, caller)
         response = WSUpgradeResponse.create_101_response(with_protocol)
         return WSUpgradeResponseWithListener(response, socket.frames)
 
@@ -121,11 +134,11 @@ def _feed(protocol: WSProtocol, data: bytes) -> None:
 class WebSocket(Connection):
     """One client by WebSocket."""
 
-    __slots__ = ("_address", "_listener", "_parts", "_pinged", "_size", "_socket", "frames", "since_s")
+    __slots__ = ("_listener", "_parts", "_pinged", "_size", "_socket", "frames", "since_s")
 
     channel: FrameChannel
 
-    def __init__(self, listener: HttpListener, address: str | None) -> None:
+    def __init__(self, listener: HttpListener, peer: Peer, caller: Caller | None) -> None:
         self._listener = listener
         self._socket: WSTransport | None = None
         self._parts: list[bytes] | None = None  # of a message that comes in fragments
@@ -133,7 +146,8 @@ class WebSocket(Connection):
         self._pinged = False
         self.since_s = listener.host.loop.time()
         self.frames = _Frames(self)
-        super().__init__(listener.host, Peer("websocket", address), listener.limits.eof_grace_s)
+        super().__init__(listener.host, peer, listener.limits.eof_grace_s)
+        self.channel.caller = caller
         listener.sockets.add(self)
 
     def _make_channel(self) -> FrameChannel:
