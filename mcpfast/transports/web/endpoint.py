@@ -37,7 +37,6 @@ from mcpfast.transports.web.sessions import (
     StatefulSessions,
     at_once,
     event,
-    key_of,
 )
 
 if TYPE_CHECKING:
@@ -168,12 +167,9 @@ class Endpoint:
         exchange.extra = (exchange.head.extra or b"") + headers_of(self, exchange, error)
 
     def end_of(self, tenant: Tenant) -> None:
-        """A tenant is no longer served: its calls are cancelled, its sessions end."""
+        """A tenant is no longer served: its calls that belong to no session are cancelled, too."""
         from mcpfast.server.tenants import NO_LONGER_SERVED
 
-        for session in list(self._sessions.kept.values()):
-            if session.caller_key is not None and session.caller_key[0] == tenant.id:
-                self._end_session(session, NO_LONGER_SERVED)
         for exchange in list(self.exchanges):
             if exchange.caller is not None and exchange.caller.tenant is tenant:
                 exchange.cancel_calls(NO_LONGER_SERVED)
@@ -336,7 +332,7 @@ class Endpoint:
         return session.wire
 
     def _new_session(self, exchange: Exchange) -> HttpSession:
-        return HttpSession(self.limits, Peer("http", exchange.peer_address()), key_of(exchange))
+        return HttpSession(self.limits, Peer("http", exchange.peer_address()), exchange.caller)
 
     def _known_session(self, exchange: Exchange, head: Head) -> HttpSession | None:
         if head.session_id is None and self._sessions.offered:

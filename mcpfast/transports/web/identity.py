@@ -16,6 +16,7 @@ import msgspec
 
 from mcpfast.errors import MCPError, RegistrationError
 from mcpfast.protocol import messages
+from mcpfast.server.tenants import TOO_LATE
 from mcpfast.tenancy.challenge import WELL_KNOWN, ProtectedResource
 from mcpfast.tenancy.denied import Denied, Unavailable
 from mcpfast.tenancy.local import tls_names
@@ -91,7 +92,7 @@ async def _wait(
         async with asyncio.timeout(endpoint.limits.identify_s):
             caller = await tenants.callers.find(evidence)
     except TimeoutError:
-        late = Unavailable("It could not be found out in time who is asking", retry_after_s=1.0)
+        late = Unavailable(TOO_LATE, retry_after_s=1.0)
         deny(endpoint, exchange, head, late)
     except Denied as denied:
         deny(endpoint, exchange, head, denied)
