@@ -7,8 +7,9 @@ handshake (5.5.1), reserved bits (5.2).
 from __future__ import annotations
 
 import logging
+import socket
 from base64 import b64decode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from picows import WSAutoPingStrategy, WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # its stubs lack it
@@ -93,9 +94,9 @@ def take_over(listener: HttpListener, connection: HttpConnection, head: Head, re
     def accept(request: object) -> object:
         from picows import WSUpgradeResponse, WSUpgradeResponseWithListener
 
-        socket = WebSocket(listener, peer, caller)
+        frames = WebSocket(listener, peer, caller).frames
         response = WSUpgradeResponse.create_101_response(with_protocol)
-        return WSUpgradeResponseWithListener(response, socket.frames)
+        return WSUpgradeResponseWithListener(response, frames)
 
     protocol = WSProtocol(
         None,
@@ -115,7 +116,8 @@ def take_over(listener: HttpListener, connection: HttpConnection, head: Head, re
         READ_BUFFER_BYTES,
     )
     transport.set_protocol(protocol)
-    protocol.connection_made(transport)
+    over_unix = transport.get_extra_info("socket").family == socket.AF_UNIX
+    protocol.connection_made(_OverUnix(transport) if over_unix else transport)
     lines = [head.method + b" " + head.target + b" HTTP/1.1"]
     lines += [name + b": " + value for name, value in head.headers]
     _feed(protocol, b"\r\n".join(lines) + b"\r\n\r\n" + rest)
@@ -129,6 +131,35 @@ def _feed(protocol: WSProtocol, data: bytes) -> None:
         room[:count] = data[:count]
         protocol.buffer_updated(count)
         data = data[count:]
+
+
+class _OverUnix:
+    """A transport over a Unix socket as picows can have it: that sets options of TCP on every socket, and falls over a refusal."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        found = self._transport.get_extra_info(name, default)
+        return _WithoutOptions(found.fileno()) if name == "socket" else found
+
+
+class _WithoutOptions:
+    """The socket of such a transport."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def setsockopt(self, *_: Any) -> None: ...
+
+    def getsockopt(self, *_: Any) -> int:
+        return 0
 
 
 class WebSocket(Connection):
