@@ -147,13 +147,16 @@ cdef class Exchange(Channel):
         head.admitted = True
         if self.engine.tenancy is None or self.known_caller(head):
             return self.message_in(head, PyBytes_AS_STRING(head.body), PyBytes_GET_SIZE(head.body))
+        self.body = head.body  # that of the head is let go when the head is remembered
         self.front.upper.identify(self, head, self.go_on)
         return 0
 
     def go_on(self):
         """The caller is known now."""
-        if not self.closed and self.stage == ANSWERING:
-            self.message_in(self.head, PyBytes_AS_STRING(self.head.body), PyBytes_GET_SIZE(self.head.body))
+        cdef bytes body = self.body
+        self.body = None
+        if not self.closed and self.stage == ANSWERING and body is not None:
+            self.message_in(self.head, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
 
     cdef bint known_caller(self, Head head) except -1:
         "Whether this head came before, and what was found out about it still holds: for all connections, unless they differ."
@@ -492,7 +495,7 @@ cdef class Exchange(Channel):
         if self.recording is not None:
             self.recording.end()
             self.recording = None
-        self.stage, self.head, self.extra = IDLE, None, None
+        self.stage, self.head, self.extra, self.body = IDLE, None, None, None
         self.since_s = self.engine.loop.time()
         if self.session is not None and self.session is not self.own:
             if streamed:

@@ -67,7 +67,7 @@ def identify(
     except StopIteration as found:
         _known(endpoint, exchange, head, found.value, go_on)
     except Denied as denied:
-        deny(endpoint, exchange, head, denied)
+        deny(endpoint, exchange, head, denied, head.body)
     except Exception as error:
         endpoint.broke(exchange, error)
     else:  # it has to be waited for: once more, by a Task
@@ -78,13 +78,18 @@ def identify(
 def _begin_to_wait(
     endpoint: Endpoint, exchange: Exchange, head: Head, evidence: Evidence, go_on: Callable[[], None]
 ) -> None:
-    task = asyncio.get_running_loop().create_task(_wait(endpoint, exchange, head, evidence, go_on))
+    task = asyncio.get_running_loop().create_task(_wait(endpoint, exchange, head, head.body, evidence, go_on))
     endpoint.identifying.add(task)
     task.add_done_callback(endpoint.identifying.discard)
 
 
 async def _wait(
-    endpoint: Endpoint, exchange: Exchange, head: Head, evidence: Evidence, go_on: Callable[[], None]
+    endpoint: Endpoint,
+    exchange: Exchange,
+    head: Head,
+    body: bytes | None,
+    evidence: Evidence,
+    go_on: Callable[[], None],
 ) -> None:
     tenants = endpoint.host.dispatcher.tenants
     assert tenants is not None
@@ -93,9 +98,9 @@ async def _wait(
             caller = await tenants.callers.find(evidence)
     except TimeoutError:
         late = Unavailable(TOO_LATE, retry_after_s=1.0)
-        deny(endpoint, exchange, head, late)
+        deny(endpoint, exchange, head, late, body)
     except Denied as denied:
-        deny(endpoint, exchange, head, denied)
+        deny(endpoint, exchange, head, denied, body)
     except Exception as error:
         endpoint.broke(exchange, error)
     else:
@@ -146,12 +151,12 @@ def host_of(head: Head) -> str:
 # ---------------------------------------------------------------- who is not let in
 
 
-def deny(endpoint: Endpoint, exchange: Exchange, head: Head, denied: Denied) -> None:
+def deny(endpoint: Endpoint, exchange: Exchange, head: Head, denied: Denied, body: bytes | None) -> None:
     """The status and the challenge of HTTP, and the JSON-RPC error for a client that reads the body."""
     if exchange.closed:
         return
     told = _told(endpoint, exchange, head, denied)
-    exchange.reply_with(denied.status, error_line(denied, head.body), told)
+    exchange.reply_with(denied.status, error_line(denied, body), told)
 
 
 def headers_of(endpoint: Endpoint, exchange: Exchange, error: MCPError) -> bytes:
