@@ -215,6 +215,37 @@ def test_a_stream_of_2024_goes_on_with_a_newer_credential() -> None:
     run(scenario())
 
 
+def test_who_listens_on_a_stream_of_2024_or_a_websocket_is_found_again() -> None:
+    async def scenario() -> None:
+        tenanted = Tenanted()
+        server = tenanted.server()
+        told = {"uri": "note://one"}
+        async with serving(server) as (listener, port), await connect(port) as poster:
+            async with await connect(port) as stream, await connect(port) as browser:
+                client = OldTenant(stream, poster, tenanted.alice)
+                await client.open()
+                socket = await upgraded(browser, **tenanted.alice)
+                await client.say(initialize("2024-11-05"))
+                await client.hear()
+                await client.say({"jsonrpc": "2.0", "method": "notifications/initialized"})
+                await client.say(rpc("resources/subscribe", told, 2))
+                assert (await client.hear())["result"] == {}
+                await opened(socket)
+                assert (await socket.ask(rpc("resources/subscribe", told, 2)))["result"] == {}
+                for name in ("still acme", "acme again"):
+                    await change(listener.host, name=name)
+                    await asyncio.sleep(0.05)  # looked at, and found to be alice still
+                    server.notify_resource_updated("note://one")
+                    for heard in (await client.hear(), await socket.message()):
+                        assert (heard["method"], heard["params"]) == ("notifications/resources/updated", told)
+                await change(listener.host, state="suspended")
+                await asyncio.sleep(0.05)
+                server.notify_resource_updated("note://one")
+                assert (await socket.ask(rpc("ping", id=3)))["id"] == 3
+
+    run(scenario())
+
+
 # ---------------------------------------------------------------- ASGI
 
 

@@ -81,6 +81,10 @@ class Tenanted:
                 raise
             return "waited"
 
+        @server.resource("note://one")
+        async def one() -> str:
+            return "one"
+
         @server.route("GET", "/health")
         async def health() -> str:
             return "well"
