@@ -180,13 +180,11 @@ def _diversion(addresses: Sequence[Address]) -> Iterator[Diversion | None]:
 def asgi_app(server: MCPServer[Any], path: str, options: dict[str, Any]) -> AsgiApp:
     """`server.asgi_app(...)`. Raises TypeError and ValueError for options that are not ours, or have no meaning there."""
     from mcpfast.transports.web.asgi import AsgiApp
-    from mcpfast.transports.web.settings import HttpSettings
+    from mcpfast.transports.web.settings import TLS, HttpSettings
 
     settings = HttpSettings.taken_from(options)
-    if options or settings.ssl_certfile or settings.ssl_keyfile:
-        raise TypeError(
-            f"asgi_app has no option {', '.join(map(repr, options)) or 'ssl_certfile, ssl_keyfile'}"
-        )
+    if options or any(getattr(settings, name) for name in TLS):
+        raise TypeError(f"asgi_app has no option {', '.join(map(repr, options)) or ', '.join(TLS)}")
     if not path.startswith("/"):
         raise ValueError(f"the path of asgi_app begins with a slash: /{path}")
     _take_state_keys(server)

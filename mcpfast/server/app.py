@@ -391,7 +391,8 @@ class MCPServer(Generic[LifespanT]):
         """Decorator: a plain HTTP endpoint beside MCP, `@server.route("GET", "/health")`.
 
         The function takes an HttpRequest, or nothing, and gives text, bytes, None, an HttpResponse, or what is to be JSON. It
-        stands behind the same checks of Host and Origin as MCP. Raises RegistrationError.
+        stands behind the same checks of Host and Origin as MCP, and behind no others: where tenants are served nobody is asked for
+        credentials here. Raises RegistrationError.
         """
 
         def register(fn: Fn) -> Fn:
@@ -498,8 +499,8 @@ class MCPServer(Generic[LifespanT]):
         "tcp://HOST:PORT", "unix:///PATH", "unix+http:///PATH", or on several.
 
         `options`: `loop` ("auto", "uvloop" or "asyncio"), and over HTTP those of HttpSettings: `session_mode`, `allowed_hosts`,
-        `allowed_origins`, `ssl_certfile`, `ssl_keyfile`. SIGTERM and SIGINT let calls in flight end, `limits.drain_s` at most.
-        Raises AddressError for an address it cannot serve.
+        `allowed_origins`, `ssl_certfile`, `ssl_keyfile`, `ssl_ca_certs`, `tenant_host`, `public_url`. SIGTERM and SIGINT let
+        calls in flight end, `limits.drain_s` at most. Raises AddressError for an address it cannot serve.
         """
         from mcpfast import serve
 

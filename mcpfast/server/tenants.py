@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mcpfast.server.session import Session
     from mcpfast.tenancy.tenant import Tenant
 
+NO_LONGER_SERVED = "the tenant is no longer served"
 TENANT_VARIABLE = "MCPFAST_TENANT"
 
 
@@ -57,6 +58,8 @@ class Tenants:
         self.callers = Callers(server.tenancy, host.engine, self, server.limits)
         self.listeners = Listeners(self)
         self._catalog_seen: tuple[int, ...] = ()
+        # Asked to end what is under way of a tenant, beside the calls of sessions: the endpoints of HTTP.
+        self.ends: list[Callable[[Tenant], None]] = []
 
     async def open(self) -> None:
         await self.callers.open()
@@ -75,7 +78,9 @@ class Tenants:
         for session in list(self.host.sessions):
             for request in list(session.calls()):
                 if request.caller is not None and request.caller.tenant is tenant:
-                    request.cancel("the tenant is no longer served")
+                    request.cancel(NO_LONGER_SERVED)
+        for end in self.ends:
+            end(tenant)
 
     def callers_changed(self) -> None:
         self.listeners.changed()
@@ -317,8 +322,11 @@ async def _value(outcome: Outcome) -> Any:
 
 
 def evidence_of(session: Session, tenant: str) -> Evidence:
-    """What a connection shows: over stdio the process that started us, over a Unix socket what the kernel says."""
+    """What a connection shows: over stdio the process that started us, over a Unix socket what the kernel says, and what its
+    first request showed where that was one of HTTP."""
     peer = session.peer
+    if peer.evidence is not None:
+        return peer.evidence
     if peer.transport in OF_THE_PROCESS:
         named = tenant or os.environ.get(TENANT_VARIABLE, "")
         return Evidence(transport=peer.transport, environment=os.environ, option_tenant=named)

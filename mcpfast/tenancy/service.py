@@ -24,7 +24,7 @@ from mcpfast.tenancy.audit import Actor, AuditLog
 from mcpfast.tenancy.denied import NOT_YOURS, Denied, Forbidden, InsufficientScope
 from mcpfast.tenancy.fairness import FairGate
 from mcpfast.tenancy.issuers import Issuer
-from mcpfast.tenancy.local import Environment
+from mcpfast.tenancy.local import Environment, MutualTls, PeerUsers
 from mcpfast.tenancy.meters import Meters
 from mcpfast.tenancy.registry import Changes, Registry
 from mcpfast.tenancy.resolvers import Chain, Evidence, Identity, Resolver
@@ -135,6 +135,8 @@ class Callers:
         self.views = Views()
         self.fair: FairGate | None = None
         self._chain = tenancy.chain(self.registry, now)
+        # A resolver of somebody's own may want to be in a Task from its first step on: `asyncio.timeout` and anyio do.
+        self.needs_task = any(not isinstance(one, (MutualTls, PeerUsers)) for one in tenancy.resolvers)
         self._engine = engine
         self._served = served
         self._clock, self._now = clock, now
