@@ -112,7 +112,7 @@ class JwtBearer:
             except KeyError:  # another thread has just let it go
                 pass
         if known.tenants is not None:
-            tenant = known.claim.tenant or evidence.meant()
+            tenant = evidence.meant() or known.claim.tenant
             if tenant not in known.tenants:
                 raise InvalidToken("The token is for another audience")
         return known.claim
