@@ -56,23 +56,24 @@ class ViewKey(NamedTuple):
 
 
 class View:
-    """`decisions` are those made by name, for whoever wants to look there before asking."""
+    """`decisions` are those made already, by name and what was asked for: a tool and a prompt may have one name."""
 
     __slots__ = ("_allow", "_deny", "decisions", "key")
 
     def __init__(self, key: ViewKey) -> None:
         self.key = key
-        self.decisions: dict[str, Decision] = {}
+        self.decisions: dict[tuple[str, Requirement], Decision] = {}
         self._allow = _compiled(key.allow)
         self._deny = _compiled(key.deny)
 
     def decide(self, name: str, requirement: Requirement = NOTHING_ASKED) -> Decision:
-        """For a tool or a prompt that exists. Remembered: a name that asks for something else from now on is a new catalog."""
-        known = self.decisions.get(name)
+        """For a tool or a prompt that exists. Remembered."""
+        key = (name, requirement)
+        known = self.decisions.get(key)
         if known is None:
             if len(self.decisions) >= DECISIONS_MAX:
                 self.decisions.clear()
-            known = self.decisions[name] = self._decide(self.matches(name), requirement)
+            known = self.decisions[key] = self._decide(self.matches(name), requirement)
         return known
 
     def decide_uri(self, uri: str, requirement: Requirement = NOTHING_ASKED) -> Decision:
