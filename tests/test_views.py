@@ -71,6 +71,15 @@ def test_a_pattern_in_the_spelling_of_the_resource_denies_it() -> None:
     assert view(deny=("NOTE:*",)).decide_uri("NOTE:a") is HIDDEN
 
 
+def test_a_uri_is_held_to_what_its_template_writes() -> None:
+    seen = view(allow=("rows://*", "n\u00f6te:*"), deny=("rows://users?key=boss", "rows://a b"))
+    assert seen.decide_uri("rows://users?x=1&key=boss") is VISIBLE  # nobody says that x means nothing
+    assert seen.decide_uri("rows://users?x=1&key=boss", spelled="rows://users?key=boss") is HIDDEN
+    assert seen.decide_uri("rows://a%20b") is HIDDEN and seen.decide_uri("rows://a%20bc") is VISIBLE
+    assert seen.decide_uri("rows://a%20b?c#d") is HIDDEN
+    assert seen.decide_uri("n%C3%B6te:a") is VISIBLE
+
+
 def test_kinds() -> None:
     only = Requirement(kinds=frozenset({"organization"}))
     assert view().decide("a", only) is VISIBLE
