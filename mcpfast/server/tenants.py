@@ -21,6 +21,7 @@ from mcpfast.server.dispatch import (
     unknown_reference,
     unknown_resource,
     unknown_tool,
+    value_of,
 )
 from mcpfast.server.listeners import Listeners
 from mcpfast.server.registered import ASKS_NOTHING, Prompt, Resource, Tool, Use
@@ -102,15 +103,20 @@ class Tenants:
 
     async def _found(self, request: Request, handle: Callable[[], Outcome]) -> Any:
         """The same for a connection whose caller is not known, or not any more."""
+        caller = await self._identify(request)
+        return await value_of(request, self._begin(request, caller, handle))
+
+    async def _identify(self, request: Request) -> Caller:
+        """Whose a request is, found anew."""
         channel = request.channel
         try:
             async with asyncio.timeout(self.server.limits.identify_s):
-                caller = request.caller = channel.caller = await self.find(channel, channel.session)
+                request.caller = channel.caller = await self.find(channel, channel.session)
         except TimeoutError:
             raise self._denied(channel, Unavailable(TOO_LATE, retry_after_s=1.0)) from None
         except Denied as denied:
             raise self._denied(channel, denied) from None
-        return await _value(self._begin(request, caller, handle))
+        return request.caller
 
     @staticmethod
     def _denied(channel: Channel, denied: Denied) -> Denied:
@@ -119,10 +125,7 @@ class Tenants:
         return denied
 
     def _begin(self, request: Request, caller: Caller, handle: Callable[[], Outcome]) -> Outcome:
-        try:
-            granted = self._granted(request, caller)
-        except Denied as denied:
-            raise self._denied(request.channel, denied) from None
+        granted = self._granted(request, caller)
         gate = self.engine.gate
         if request.method == LISTEN:
             self._enter_stream(request, granted)
@@ -146,8 +149,14 @@ class Tenants:
         )
         if not verdict.admitted:
             raise self.refusal(request.channel, verdict)
+        if not self.is_good(caller):  # what was true when it came need not be any more
+            try:
+                granted = self._granted(request, await self._identify(request))
+            except BaseException:
+                fair.leave()
+                raise
         self._enter(request, granted)
-        return await _value(handle())
+        return await value_of(request, handle())
 
     def _enter(self, request: Request, granted: Pass) -> None:
         """Takes from the quotas, with a place in hand. From here on whatever ends the request gives all of it back."""
@@ -197,7 +206,10 @@ class Tenants:
 
     def _granted(self, request: Request, caller: Caller) -> Pass:
         """The Pass for what a request asks for. Raises InsufficientScope, or what an unknown name is told."""
-        what, name, use = self._target(request, caller.view)
+        try:
+            what, name, use = self._target(request, caller.view)
+        except Denied as denied:
+            raise self._denied(request.channel, denied) from None
         return self.callers.granted(caller, what, name, use.cost)
 
     def _target(self, request: Request, view: View) -> tuple[object, str, Use]:
@@ -312,10 +324,6 @@ TOO_LATE = "It could not be found out in time who is asking"
 
 def _requirement(use: Use) -> Requirement:
     return use.requirement or NOTHING_ASKED
-
-
-async def _value(outcome: Outcome) -> Any:
-    return outcome if isinstance(outcome, bytes) else await outcome
 
 
 def evidence_of(session: Session, tenant: str) -> Evidence:
