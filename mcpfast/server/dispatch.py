@@ -500,6 +500,8 @@ class Dispatcher:
             return None
         if isinstance(error, BaseExceptionGroup):
             error = joined(error) or error
+        if isinstance(error, asyncio.CancelledError) and self.tenants is not None and request is not None:
+            error = self.tenants.why_cancelled(request) or error
         if isinstance(error, InputRequired) and request is not None:
             return self._input_required(request, error, wire)
         if isinstance(error, MCPError):

@@ -25,7 +25,7 @@ from mcpfast.server.dispatch import (
 )
 from mcpfast.server.listeners import Listeners
 from mcpfast.server.registered import ASKS_NOTHING, Prompt, Resource, Tool, Use
-from mcpfast.tenancy.denied import Denied, Unavailable
+from mcpfast.tenancy.denied import Denied, Forbidden, Unavailable
 from mcpfast.tenancy.local import OF_THE_PROCESS
 from mcpfast.tenancy.refusals import refusal
 from mcpfast.tenancy.resolvers import Evidence, Peer
@@ -75,8 +75,14 @@ class Tenants:
     def cancel_of(self, tenant: Tenant) -> None:
         for session in list(self.host.sessions):
             for request in list(session.calls()):
-                if request.caller is not None and request.caller.tenant is tenant:
-                    request.cancel("the tenant is no longer served")
+                if request.caller is not None and request.caller.tenant is tenant and request.task is not None:
+                    request.task.cancel()  # not the request: its client waits for an answer, and gets `why_cancelled`
+
+    def why_cancelled(self, request: Request) -> Denied | None:
+        """What the client of a call is told that was cancelled with all of its tenant; None for any other."""
+        if request.caller is None or self.callers.is_served(request.caller.tenant):
+            return None
+        return self._denied(request.channel, Forbidden(ENDED))
 
     def callers_changed(self) -> None:
         self.listeners.changed()
@@ -319,6 +325,7 @@ class ShownTo:
 NO_UNITS = Use(cost=0.0)
 LISTEN = "subscriptions/listen"
 CURSOR = "cursor"  # what sealed cursors are sealed for
+ENDED = "This tenant is not served any more"
 TOO_LATE = "It could not be found out in time who is asking"
 
 
