@@ -50,7 +50,6 @@ def parser() -> argparse.ArgumentParser:
         prog="mcpfast tenant",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = made.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _command(commands, "list", "all tenants, their plans and states", _list, shows=True)
