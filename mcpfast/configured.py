@@ -90,11 +90,7 @@ def _check_agreed(of_code: Tenancy | None, tenant: str) -> None:
 
 
 def _check_nothing_said(held: Configuration) -> None:
+    text = "there are no tenants here: write [tenants] into the settings, or tenancy.registry, where they are"
     for path, source in held.sources.items():
-        if (
-            path.startswith("tenancy.") and source not in OTHER_NAMES
-        ):  # MCPFAST_TENANT may be meant for others
-            text = (
-                "is set, and there are no tenants: write [tenants], or tenancy.registry to say where they are"
-            )
+        if path.startswith("tenancy.") and source not in OTHER_NAMES:  # MCPFAST_TENANT is meant for stdio
             raise ConfigurationError(f"{source}: {mistake(path, text)}")

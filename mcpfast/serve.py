@@ -11,13 +11,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from mcpfast.errors import AddressError, McpFastError
+from mcpfast.errors import AddressError
+from mcpfast.orders import STDIO, TLS, Orders, as_configured, check_tenant_of_stdio, configure, ordered
 from mcpfast.server.host import Host
-from mcpfast.transports.addresses import FORMS, WEB, Address, parse
+from mcpfast.transports.addresses import WEB, Address
 
 if TYPE_CHECKING:
     from mcpfast.live.door import Door
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from mcpfast.transports.web.listener import HttpListener
     from mcpfast.transports.web.settings import HttpSettings
 
-STDIO = Address("stdio")
-TENANT_VARIABLE = "MCPFAST_TENANT"  # whom stdio serves, as `server.tenants` reads it
-TLS = ("ssl_certfile", "ssl_keyfile")
 EXIT_GRACE_S = 0.5  # after the main thread ended, threads that block may still hold the process this long
 
 
@@ -56,8 +54,8 @@ def run(
         pass
     else:
         raise RuntimeError("a loop is running already: write `await server.run_async(...)` here")
-    with _configured(server, config, tenant) as held:
-        orders = _ordered(server, held, transport, tenant, options)
+    with as_configured(server, config, tenant) as held:
+        orders = ordered(server, held, transport, tenant, options)
         _run(server, orders, loop or held.loop, ready)
 
 
@@ -151,8 +149,8 @@ async def serve(
     and `port`, ConfigurationError for settings or tenants that cannot be used, TypeError or ValueError for other `options` than
     those of HttpSettings.
     """
-    with _configured(server, config, tenant) as held:
-        orders = _ordered(server, held, transport, tenant, options)
+    with as_configured(server, config, tenant) as held:
+        orders = ordered(server, held, transport, tenant, options)
         return await _serve(server, orders, signals=signals, ready=ready)
 
 
@@ -166,10 +164,10 @@ async def _serve(
     _take_state_keys(server)
     with _diversion(
         orders.addresses
-    ) as diverted:  # before the lifespan: what it prints is no message, either
+    ) as diverted:  # before the lifespan, whose prints are no messages, either
         async with Host(server, warm=os.environ.get("MCPFAST_WARM_TASKS", "1") != "0") as host:
-            if orders.tenant:
-                _check_known(host, orders.tenant)
+            if host.dispatcher.tenants is not None and STDIO in orders.addresses:
+                check_tenant_of_stdio(host.dispatcher.tenants, orders.tenant)
             gc.freeze()  # what is loaded by now stays, tenants, too: the collector need not look at it again
             serving = Serving(host, orders.settings)
             try:
@@ -198,99 +196,13 @@ def _diversion(addresses: Sequence[Address]) -> Iterator[Diversion | None]:
         diverted.restore()
 
 
-# ---------------------------------------------------------------------------------------------------- what is configured
-
-
-class Held(NamedTuple):
-    """Where and how to serve, unless the command line or the call of `run` says it."""
-
-    listen: Sequence[str] = ("stdio",)
-    loop: str = "auto"
-    http: Mapping[str, Any] = {}  # what somebody set of HttpSettings
-
-
-class Orders(NamedTuple):
-    """Where it is served, and the tenant of stdio, where there are tenants and one is named."""
-
-    addresses: list[Address]
-    settings: HttpSettings | None
-    tenant: str
-
-
-@contextlib.contextmanager
-def _configured(server: MCPServer[Any], file: str | os.PathLike[str] | None, tenant: str) -> Iterator[Held]:
-    """The server as it is configured, and afterwards as it was. Where nobody configured anything, nothing is loaded for it."""
-    before = server.limits, server.state_keys, server.tenancy
-    try:
-        yield _configure(server, file, tenant)
-    finally:
-        server.limits, server.state_keys, server.tenancy = before
-
-
-def _configure(server: MCPServer[Any], file: str | os.PathLike[str] | None, tenant: str = "") -> Held:
-    if not (file or tenant or any(map(_is_setting, os.environ))):
-        return Held()
-    from mcpfast.configured import configure
-
-    return Held(*configure(server, file, tenant))
-
-
-def _is_setting(variable: str) -> bool:
-    """As `config` reads the environment."""
-    return variable == "MCPFAST_CONFIG" or (variable.startswith("MCPFAST_") and "__" in variable)
-
-
-def _ordered(
-    server: MCPServer[Any],
-    held: Held,
-    transport: str | Sequence[str | Address] | None,
-    tenant: str,
-    options: dict[str, Any],
-) -> Orders:
-    """What was said over what is configured."""
-    addresses = _addresses(held.listen if transport is None else transport, options)
-    settings = _settings(addresses, held.http, options)
-    if STDIO not in addresses:
-        if tenant:
-            raise _refused(
-                f"--tenant {tenant}: it is for stdio; over other transports each request says whose it is"
-            )
-        return Orders(addresses, settings, "")
-    variable = os.environ.get(TENANT_VARIABLE, "")
-    if server.tenancy is not None:
-        return Orders(addresses, settings, server.tenancy.tenant or variable)
-    if variable:
-        raise _refused(
-            f"{TENANT_VARIABLE}={variable}: this server has no tenants, and would serve anybody; give it their registry "
-            "(--config, MCPFAST_CONFIG or MCPServer(tenancy=...)), or take the variable away"
-        )
-    return Orders(addresses, settings, "")
-
-
-def _refused(text: str) -> McpFastError:
-    from mcpfast.tenancy.decoding import ConfigurationError
-
-    return ConfigurationError(text)
-
-
-def _check_known(host: Host, tenant: str) -> None:
-    """Whoever starts the process learns at once that a name is mistyped. Raises ConfigurationError."""
-    from mcpfast.tenancy.stores import Unknown, no_tenant
-
-    assert host.dispatcher.tenants is not None, "a tenant is named, so there are some"
-    registry = host.dispatcher.tenants.callers.registry
-    if registry.tenant(tenant) is None:
-        unknown = no_tenant(tenant, [known.id for known in registry.tenants()])
-        raise Unknown(f"whom stdio is to serve (--tenant, {TENANT_VARIABLE}, tenancy.tenant): {unknown}")
-
-
 def asgi_app(server: MCPServer[Any], path: str, options: dict[str, Any]) -> AsgiApp:
     """`server.asgi_app(...)`. What is configured holds for the server from now on. Raises TypeError and ValueError for options
     that are not ours, or have no meaning there, and ConfigurationError."""
     from mcpfast.transports.web.asgi import AsgiApp
     from mcpfast.transports.web.settings import HttpSettings
 
-    over_http = _configure(server, options.pop("config", None)).http
+    over_http = configure(server, options.pop("config", None)).http
     options = {**{name: value for name, value in over_http.items() if name not in TLS}, **options}
     settings = HttpSettings.taken_from(options)
     if options or settings.ssl_certfile or settings.ssl_keyfile:
@@ -415,40 +327,6 @@ class Serving:
             listener.close()
         if self._stdio is not None:
             self._stdio.stream.close("the server is closing")
-
-
-def _addresses(transport: str | Sequence[str | Address], options: dict[str, Any]) -> list[Address]:
-    """The addresses. Raises AddressError for what cannot be served, before anything is opened."""
-    if "host" in options or "port" in options:
-        kind = "tcp" if transport == "tcp" else "http"
-        meant = Address(kind, options.get("host") or "127.0.0.1", options.get("port") or 8000)
-        raise AddressError(f'host and port are part of the address: write "{meant}"; there are {FORMS}')
-    texts = [transport] if isinstance(transport, str) else list(transport)
-    addresses = [text if isinstance(text, Address) else parse(text) for text in texts]
-    if not addresses:
-        raise AddressError("nothing to serve on: give at least one address")
-    if sum(address.kind == "stdio" for address in addresses) > 1:
-        raise AddressError("stdio can be served once only")
-    return addresses
-
-
-def _settings(
-    addresses: list[Address], held: Mapping[str, Any], options: dict[str, Any]
-) -> HttpSettings | None:
-    """What is set for addresses over HTTP. Raises AddressError, TypeError and ValueError for `options` that are not ours, or do
-    not go with the addresses; what is configured may be meant for others."""
-    kinds = {address.kind for address in addresses}
-    if not options and kinds.isdisjoint(WEB):  # a server over stdio pays for none of it
-        return None
-    from mcpfast.transports.web.settings import HttpSettings
-
-    meant = {name: value for name, value in held.items() if "https" in kinds or name not in TLS}
-    options = {**meant, **options}
-    settings = HttpSettings.taken_from(options)
-    if options:
-        raise TypeError(f"there is no option {' or '.join(map(repr, options))} for serving")
-    settings.check(kinds)
-    return settings
 
 
 def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
