@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from mcpfast.errors import MCPError
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from mcpfast.server.session import Session
     from mcpfast.tenancy.tenant import Tenant
 
-NO_LONGER_SERVED = "the tenant is no longer served"
 TENANT_VARIABLE = "MCPFAST_TENANT"
 
 
@@ -60,7 +59,7 @@ class Tenants:
         self.listeners = Listeners(self)
         self._catalog_seen: tuple[int, ...] = ()
         # Asked to end what is under way of a tenant, beside the calls of sessions: the endpoints of HTTP.
-        self.ends: list[Callable[[Tenant], None]] = []
+        self.calls_beside: list[Callable[[], Iterable[Request]]] = []  # in flight, and of no session
 
     async def open(self) -> None:
         await self.callers.open()
@@ -76,12 +75,10 @@ class Tenants:
         self.callers.hand_over()
 
     def cancel_of(self, tenant: Tenant) -> None:
-        for session in list(self.host.sessions):
-            for request in list(session.calls()):
-                if request.caller is not None and request.caller.tenant is tenant and request.task is not None:
-                    request.task.cancel()  # not the request: its client waits for an answer, and gets `why_cancelled`
-        for end in self.ends:
-            end(tenant)
+        sources = [*(session.calls for session in self.host.sessions), *self.calls_beside]
+        for request in {request for calls in sources for request in calls()}:
+            if request.caller is not None and request.caller.tenant is tenant and request.task is not None:
+                request.task.cancel()  # not the request: its client waits for an answer, and gets `why_cancelled`
 
     def why_cancelled(self, request: Request) -> Denied | None:
         """What the client of a call is told that was cancelled with all of its tenant; None for any other."""

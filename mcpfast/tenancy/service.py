@@ -61,6 +61,7 @@ class Tenancy:
         drain_s: float = 5.0,
         audit: str = "",
     ) -> None:
+        self.registry = registry if isinstance(registry, str) else type(registry).__name__
         self.store = open_store(registry) if isinstance(registry, str) else registry
         self.issuers = tuple(issuers)
         self.resolvers = tuple(resolvers)
