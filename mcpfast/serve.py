@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mcpfast.errors import AddressError
-from mcpfast.orders import STDIO, TLS, Orders, as_configured, check_tenant_of_stdio, configure, ordered
+from mcpfast.orders import STDIO, Orders, as_configured, check_tenant_of_stdio, configure, ordered
 from mcpfast.server.host import Host
 from mcpfast.transports.addresses import WEB, Address
 

@@ -509,8 +509,9 @@ class MCPServer(Generic[LifespanT]):
         limits and the tenants, as far as neither the environment (MCPFAST_SECTION__NAME) nor the code says otherwise.
         `options`: `loop` ("auto", "uvloop" or "asyncio"), `tenant`, whom stdio serves, and over HTTP those of HttpSettings:
         `session_mode`, `allowed_hosts`, `allowed_origins`, `ssl_certfile`, `ssl_keyfile`, `ssl_ca_certs`, `tenant_host`,
-        `public_url`. SIGTERM and SIGINT let calls in flight end, `limits.drain_s` at most; SIGHUP reads the tenants anew, where there are some. Raises AddressError for an address
-        it cannot serve, ConfigurationError for settings and tenants that cannot be used.
+        `public_url`. SIGTERM and SIGINT let calls in flight end, `limits.drain_s` at most; SIGHUP reads the tenants anew,
+        where there are some. Raises AddressError for an address it cannot serve, ConfigurationError for settings and tenants
+        that cannot be used.
         """
         from mcpfast import serve
 
