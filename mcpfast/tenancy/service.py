@@ -33,7 +33,7 @@ from mcpfast.tenancy.tenant import Tenant
 from mcpfast.tenancy.views import Decision, Requirement, Views
 
 CALLERS_MAX = 10_000  # remembered; who was not heard of for longest is found again when he calls
-SWEEP_S = 60.0  # meters of principals that say nothing any more are forgotten so often
+SWEEP_S = 60.0  # meters of principals that say nothing any more are forgotten so often, and what was found out about callers
 DENIALS_PER_S = 20.0  # written to the audit log; above it they are counted, and the count is written
 log = logging.getLogger("mcpfast.tenancy")
 
@@ -270,6 +270,7 @@ class Callers:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
+            self._forget()  # who sends the same head for ever is asked about again: keys are withdrawn, and badges
             self._engine.epoch_ahead_s = self._now() - self._clock()  # clocks are set now and then
             for number, tenant in enumerate(list(self._metered())):
                 if tenant.meter.sweep(self._clock(), self._now()):
