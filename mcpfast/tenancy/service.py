@@ -21,7 +21,7 @@ from mcpfast._quota import Gate, Verdict
 from mcpfast.limits import Limits
 from mcpfast.tenancy.api_keys import ApiKeys
 from mcpfast.tenancy.audit import Actor, AuditLog
-from mcpfast.tenancy.denied import NOT_YOURS, Denied, Forbidden, InsufficientScope
+from mcpfast.tenancy.denied import NOT_YOURS, Denied, Forbidden, InsufficientScope, InvalidToken
 from mcpfast.tenancy.fairness import FairGate
 from mcpfast.tenancy.issuers import Issuer
 from mcpfast.tenancy.local import Environment, MutualTls, PeerUsers
@@ -61,6 +61,7 @@ class Tenancy:
         drain_s: float = 5.0,
         audit: str = "",
     ) -> None:
+        self.registry = registry if isinstance(registry, str) else type(registry).__name__
         self.store = open_store(registry) if isinstance(registry, str) else registry
         self.issuers = tuple(issuers)
         self.resolvers = tuple(resolvers)
@@ -195,6 +196,8 @@ class Callers:
         principal, terms = identity.principal, tenant.terms
         view = self.views.of(tenant.kind, terms.allow, terms.deny, terms.scopes, principal.scopes)
         left_s = principal.expires_s - self._now() if principal.expires_s else inf
+        if left_s <= 0:  # of a resolver that does not look
+            raise InvalidToken("These credentials have expired")
         key = (tenant.id, principal.id)
         made = Caller(tenant, principal, view, key, self._engine.generation, self._clock() + left_s)
         self._known[identity] = made

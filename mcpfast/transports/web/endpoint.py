@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -41,10 +41,9 @@ from mcpfast.transports.web.sessions import (
 
 if TYPE_CHECKING:
     from mcpfast._exchange import Exchange, Head
-    from mcpfast._spine import Wire
+    from mcpfast._spine import Request, Wire
     from mcpfast.server.host import Host
     from mcpfast.tenancy.resolvers import Evidence
-    from mcpfast.tenancy.tenant import Tenant
     from mcpfast.transports.web.old import OldTransport
     from mcpfast.transports.web.settings import HttpSettings
 
@@ -82,7 +81,7 @@ class Endpoint:
                 NoSessions(limits) if settings.session_mode == "off" else StatefulSessions(limits)
             )
         if host.dispatcher.tenants is not None:
-            host.dispatcher.tenants.ends.append(self.end_of)
+            host.dispatcher.tenants.calls_beside.append(self.calls)
         self._old: OldTransport | None = None  # the transport of 2024-11-05, once somebody asks for it
         revisions = {version.encode() for version in MODERN_VERSIONS}
         versions = {version.encode() for version in BY_VERSION}
@@ -166,13 +165,10 @@ class Endpoint:
         assert exchange.head is not None
         exchange.extra = (exchange.head.extra or b"") + headers_of(self, exchange, error)
 
-    def end_of(self, tenant: Tenant) -> None:
-        """A tenant is no longer served: its calls that belong to no session are cancelled, too."""
-        from mcpfast.server.tenants import NO_LONGER_SERVED
-
+    def calls(self) -> Iterator[Request]:
+        """Those in flight, also of exchanges without a session."""
         for exchange in list(self.exchanges):
-            if exchange.caller is not None and exchange.caller.tenant is tenant:
-                exchange.cancel_calls(NO_LONGER_SERVED)
+            yield from exchange.requests()
 
     # ---------------------------------------------------------------- what is no plain message
 

@@ -93,19 +93,19 @@ async def _wait(
 ) -> None:
     tenants = endpoint.host.dispatcher.tenants
     assert tenants is not None
+    # Not within this Task: what is called next has a Task of its own.
+    end = asyncio.get_running_loop().call_soon
     try:
         async with asyncio.timeout(endpoint.limits.identify_s):
             caller = await tenants.callers.find(evidence)
     except TimeoutError:
-        late = Unavailable(TOO_LATE, retry_after_s=1.0)
-        deny(endpoint, exchange, head, late, body)
+        end(deny, endpoint, exchange, head, Unavailable(TOO_LATE, retry_after_s=1.0), body)
     except Denied as denied:
-        deny(endpoint, exchange, head, denied, body)
+        end(deny, endpoint, exchange, head, denied, body)
     except Exception as error:
-        endpoint.broke(exchange, error)
+        end(endpoint.broke, exchange, error)
     else:
-        # not inside this Task: a handler has one of its own
-        asyncio.get_running_loop().call_soon(_known, endpoint, exchange, head, caller, go_on)
+        end(_known, endpoint, exchange, head, caller, go_on)
 
 
 def _known(
