@@ -351,7 +351,12 @@ def test_a_known_head_is_asked_about_again_after_a_change(loop: str) -> None:
                     assert await who(browser, **tenanted.alice) == "acme/alice"
                     assert await who(other, **tenanted.alice) == "acme/alice"
                     assert await who(browser, **tenanted.eve) == "globex/eve"
+                bobs = await session(browser, **tenanted.bob)
+                told = {"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}
+                for _ in range(3):
+                    assert (await browser.ask(told, **bobs)).status == 202
                 await change(listener.host, state="suspended")
+                assert (await browser.ask(told, **bobs)).status == 403
                 assert await who(browser, **tenanted.alice) == await who(other, **tenanted.alice) == 403
                 assert await who(browser, **tenanted.eve) == "globex/eve"
                 await change(listener.host, state="active")

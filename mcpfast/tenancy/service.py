@@ -98,6 +98,7 @@ class Measures(Protocol):
     gate: Gate | None
     generation: int
     epoch_ahead_s: float
+    now_s: float
 
 
 class _CallsOfTenant:
@@ -241,7 +242,7 @@ class Callers:
 
     def enter(self, granted: Pass, request_bytes: int) -> Verdict:
         """ADMITTED, and the call is to be given back; or why it may not begin."""
-        now_s = self._clock()
+        now_s = self._engine.now_s = self._clock()
         epoch_s = now_s + self._engine.epoch_ahead_s
         return granted.admission.admit(granted.cost, request_bytes, now_s, epoch_s)
 
