@@ -35,7 +35,6 @@ def parser() -> argparse.ArgumentParser:
         prog="mcpfast config",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = made.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
     show = commands.add_parser("show", help="every setting, its value, where it comes from")

@@ -14,7 +14,7 @@ from mcpfast.errors import MCPError
 from mcpfast.protocol import messages
 from mcpfast.server.dispatch import Outcome, unknown_prompt, unknown_resource, unknown_tool
 from mcpfast.server.registered import FREE, Tool, Use
-from mcpfast.tenancy.denied import Denied
+from mcpfast.tenancy.denied import Denied, InsufficientScope
 from mcpfast.tenancy.refusals import refusal
 from mcpfast.tenancy.resolvers import Evidence, Peer
 from mcpfast.tenancy.service import Callers
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from mcpfast._spine import Channel, Request
     from mcpfast.server.host import Host
     from mcpfast.server.session import Session
+    from mcpfast.tenancy.audit import DenialOf
     from mcpfast.tenancy.tenant import Tenant
 
 TENANT_VARIABLE = "MCPFAST_TENANT"
+HIDDEN = "It is not for this tenant, and was called unknown"
 
 
 class Tenants:
@@ -108,7 +110,7 @@ class Tenants:
             deadline_s=time.monotonic() + granted.call_s_max,
         )
         if not verdict.admitted:
-            raise self.refusal(request.channel, verdict)
+            raise self._over_quota(request, verdict)
         self._enter(request, granted)
         return await _value(handle())
 
@@ -118,14 +120,25 @@ class Tenants:
         if not verdict.admitted:
             if self.callers.fair is not None:
                 self.callers.fair.leave()
-            raise self.refusal(request.channel, verdict)
+            raise self._over_quota(request, verdict)
         request.enter(granted)
 
-    def refusal(self, channel: Channel, verdict: Verdict) -> MCPError:
+    def refusal(
+        self, channel: Channel, verdict: Verdict, method: str = "tools/call", target: str = ""
+    ) -> MCPError:
         """The error for a Verdict that refuses."""
         error = refusal(verdict).error()
         channel.refuses(error)
+        self._write_denial("quota", channel, method, target, f"{verdict.limit} of the {verdict.level}")
         return error
+
+    def _over_quota(self, request: Request, verdict: Verdict) -> MCPError:
+        asked = self._asked(request)
+        return self.refusal(request.channel, verdict, request.method, asked.name or asked.uri or "")
+
+    def _write_denial(self, of: DenialOf, channel: Channel, method: str, target: str, reason: str) -> None:
+        via = channel.session.peer.transport
+        self.callers.denied(of, channel.caller, via, method, target, reason)
 
     # ---------------------------------------------------------------- may it
 
@@ -146,37 +159,40 @@ class Tenants:
         if method == "tools/call":
             name = self._asked(request).name or ""
             tool: Tool | None = self.catalog.tools.get(name)
-            if tool is None or not self._visible(view.decide(name, _requirement(tool.use))):
+            if tool is None or not self._may(request, name, view.decide(name, _requirement(tool.use))):
                 raise unknown_tool(name)
             return tool.entry, name, tool.use
         if method == "prompts/get":
             name = self._asked(request).name or ""
             prompt = self.catalog.prompts.get(name)
-            if prompt is None or not self._visible(view.decide(name, _requirement(prompt.use))):
+            if prompt is None or not self._may(request, name, view.decide(name, _requirement(prompt.use))):
                 raise unknown_prompt(name)
             return ("prompts/get", name), "", prompt.use
         if method in ("resources/read", "resources/subscribe"):
             uri = self._asked(request).uri or ""
-            use = self.use_of(uri, view)
-            if use is None:
+            resource, _ = self.server.find_resource(uri)
+            if resource is None or not self._may(
+                request, uri, view.decide_uri(uri, _requirement(resource.use))
+            ):
                 raise unknown_resource(uri)
-            return ("resources/read", use.cost), "", use
+            return ("resources/read", resource.use.cost), "", resource.use
         return method, "", NO_UNITS if method != "completion/complete" else FREE
-
-    def use_of(self, uri: str, view: View) -> Use | None:
-        """What reading a URI takes; None where nothing is behind it for this view. Raises InsufficientScope."""
-        resource, _ = self.server.find_resource(uri)
-        if resource is None or not self._visible(view.decide_uri(uri, _requirement(resource.use))):
-            return None
-        return resource.use
 
     @staticmethod
     def _asked(request: Request) -> messages.Target:
         asked: messages.Target = messages.decode(messages.Target, request.params)
         return asked
 
-    def _visible(self, decision: Decision) -> bool:
-        return self.callers.is_visible(decision)
+    def _may(self, request: Request, target: str, decision: Decision) -> bool:
+        """False: it is as if `target` were not there. Raises InsufficientScope. What is denied is written down."""
+        try:
+            visible = self.callers.is_visible(decision)
+        except InsufficientScope as denied:
+            self._write_denial("permission", request.channel, request.method, target, denied.message)
+            raise
+        if not visible:
+            self._write_denial("permission", request.channel, request.method, target, HIDDEN)
+        return visible
 
     def _look_at_catalog(self) -> None:
         """Views are told of what is asked for whenever something came or went."""
