@@ -21,5 +21,9 @@ cdef class Caller:
     cdef readonly double expires_s
     cdef dict passes
 
+    cdef inline bint same_as(self, Caller other) except -1:
+        "The same principal of the same tenant; one that was removed and came back under its id is another."
+        return other is not None and self.tenant is other.tenant and self.key == other.key
+
     cdef inline bint holds(self, size_t generation, double now_s) noexcept:
         return self.generation == generation and now_s < self.expires_s

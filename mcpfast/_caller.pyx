@@ -34,6 +34,10 @@ cdef class Caller:
         """Whether what was found still holds."""
         return self.holds(generation, now_s)
 
+    def is_same(self, Caller other):
+        """Whether that is the same principal of the same tenant; one that was removed and came back is another."""
+        return self.same_as(other)
+
     def allow(self, what, Pass granted not None):
         """From now on `what`, an Entry or the name of a method, needs no decision in Python."""
         self.passes[what] = granted

@@ -240,7 +240,7 @@ cdef class Exchange(Channel):
         else:
             if front.sessions is not None and (version is None or version in front.versions) and kind in (SCAN_OK, SCAN_ARRAY):
                 session = front.sessions.get(head.value(SESSION_ID))
-                if session is not None and self.caller is not None and session.caller_key != self.caller.key:
+                if session is not None and self.caller is not None and not self.caller.same_as(session.caller):
                     session = None  # somebody else's: `session_for` says what is said of one that is not there
             elif self.spare is not None:
                 session = self.spared(kind, frame, version)
@@ -252,6 +252,8 @@ cdef class Exchange(Channel):
                     self, head, kind == SCAN_OK and same(frame.method, INITIALIZE), kind == SCAN_OK or kind == SCAN_ARRAY)
             if session is None:
                 return False
+            if self.caller is not None:
+                session.caller = self.caller  # the same one, with what holds for him now
         self.session = session
         return True
 
@@ -259,7 +261,7 @@ cdef class Exchange(Channel):
         """Without sessions each message has one of its own. A new one is 4 us of 13; that of the message before is as good, if
         it was of this revision, nothing was left in it and nobody kept it."""
         session, self.spare = self.spare, None
-        if self.caller is not None and session.caller_key != self.caller.key:
+        if self.caller is not None and not self.caller.same_as(session.caller):
             return None
         if kind == SCAN_OK and version == self.spare_version and not same(frame.method, INITIALIZE) and Py_REFCNT(session) == 1:
             return session

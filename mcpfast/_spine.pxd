@@ -41,6 +41,7 @@ cdef class Request:
     cdef readonly size_t bytes_in
     cdef public object state
     cdef public double started_s
+    cdef public Caller caller  # whose it is, where tenants are served
     cdef readonly Pass entered  # where tenants are served: what it is held to, and gives back
     cdef object timer         # ends it when it took all the time that it may
     cdef readonly bint timed_out

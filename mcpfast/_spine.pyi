@@ -45,6 +45,7 @@ class Request:
     bytes_in: int
     state: Any
     started_s: float
+    caller: Caller | None
     entered: Pass | None
     timed_out: bool
     def cancel(self, reason: str | None) -> bool: ...

@@ -690,6 +690,7 @@ cdef class Channel(Source):
         request.batch = self.batch
         if self.batch is not None:
             self.batch.pending += 1
+        request.caller = self.caller
         request.entered, self.entered = self.entered, None
         request.started_s = monotonic()  # for everyone: how old a call is can be asked at any time (`mcpfast top`)
         if self.engine.observer is not None:

@@ -414,10 +414,14 @@ class MCPServer(Generic[LifespanT]):
         for host in self._serving:
             host.tell_changed(kind)
 
-    def notify_resource_updated(self, uri: str) -> None:
-        """Tells everyone who subscribed to exactly this URI. From any thread."""
+    def notify_resource_updated(self, uri: str, *, tenant: str | None = None) -> None:
+        """Tells everyone who subscribed to exactly this URI and may read it. From any thread.
+
+        Where what is behind it differs from tenant to tenant, name the `tenant` (`ctx.tenant.id`) for which it changed: the
+        others are told nothing, not even that something happened.
+        """
         for host in self._serving:
-            host.tell_updated(uri)
+            host.tell_updated(uri, tenant)
 
     # ---------------------------------------------------------------- what the house asks
 

@@ -196,7 +196,9 @@ class Asker:
     def _binding(self, name: str, arguments: bytes) -> bytes:
         from mcpfast.server.sealed import call_binding  # only a call that asks pays for it
 
-        return call_binding("anonymous", self._request.method, name, arguments)
+        caller = self._request.caller
+        principal = "anonymous" if caller is None else messages.encode(caller.key).decode()
+        return call_binding(principal, self._request.method, name, arguments)
 
     def _replay(self, questions: list[Question[Any]]) -> list[Any]:
         state = self._flow()

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from mcpfast.server.forms import ElicitationResult, Form
     from mcpfast.server.resources import ReadContents
     from mcpfast.server.session import Peer
+    from mcpfast.tenancy.identity import Principal
+    from mcpfast.tenancy.namespace import Namespace
+    from mcpfast.tenancy.tenant import Tenant
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -114,6 +117,34 @@ class Context(Generic[LifespanT]):
     def request_id(self) -> str:
         """The request's id as a string."""
         return str(self.request.id)
+
+    # ---------------------------------------------------------------- whose it is
+
+    @property
+    def tenant(self) -> Tenant:
+        """The tenant whose request this is; `tenant.id` is what data is kept under. Where no tenants are served, the one of all,
+        "default"."""
+        caller = self._request.caller
+        if caller is not None:
+            return cast("Tenant", caller.tenant)
+        from mcpfast.tenancy.tenant import the_only
+
+        return the_only()
+
+    @property
+    def principal(self) -> Principal:
+        """Who within the tenant asks: id, scopes, roles. Where no tenants are served, "anonymous"."""
+        caller = self._request.caller
+        if caller is not None:
+            return cast("Principal", caller.principal)
+        from mcpfast.tenancy.identity import ANONYMOUS
+
+        return ANONYMOUS
+
+    @property
+    def namespace(self) -> Namespace:
+        """Where the tenant's keys live in whatever store: `ctx.namespace.encode_key("anything at all")`."""
+        return self.tenant.namespace
 
     @property
     def mcp_server(self) -> MCPServer[LifespanT]:

@@ -119,7 +119,7 @@ class Dispatcher:
                 return self._through_middleware(request, lambda: handler(request, caller))
             return handler(request, caller)
 
-        if self.tenants is not None and request.method not in legacy.BEFORE_INITIALIZE:
+        if self.tenants is not None and request.method != "ping":
             return self.tenants.begin(request, handle)
         return handle()
 
@@ -253,7 +253,7 @@ class Dispatcher:
     async def read_own(self, request: Request, uri: str) -> list[dict[str, Any]]:
         """The contents behind a URI: a fixed resource first, then the most specific template. Raises ResourceNotFound."""
         resource, variables = self.server.find_resource(uri)
-        if resource is None:
+        if resource is None or (self.tenants is not None and not self.tenants.may_read(request, uri)):
             raise unknown_resource(uri)
         return await resource.read(variables, self.make_context(request), uri)
 
@@ -283,6 +283,8 @@ class Dispatcher:
         ):
             raise MCPError(TOO_MANY_CALLS, "Too many subscriptions on this connection")
         stream = Listen(request, asked.notifications)
+        if self.tenants is not None:
+            stream.uris = self.tenants.readable(request, stream.uris)
         return self._listen(request, listens, stream)
 
     async def _listen(self, request: Request, listens: dict[bytes, Listen], stream: Listen) -> bytes:
@@ -323,9 +325,7 @@ class Dispatcher:
         else:
             raise MCPError(INVALID_PARAMS, "Invalid params: ref.type must be ref/prompt or ref/resource")
         if not known:
-            raise MCPError(
-                INVALID_PARAMS, messages.sentence(f"Unknown {ref.type[4:]}: {ref.name or ref.uri or ''}")
-            )
+            raise unknown_reference(ref)
         return self._complete(request, asked)
 
     async def _complete(self, request: Request, asked: messages.CompleteParams) -> bytes:
@@ -592,6 +592,11 @@ def unknown_tool(name: str) -> MCPError:
 
 def unknown_prompt(name: str) -> MCPError:
     return MCPError(INVALID_PARAMS, messages.sentence(f"Unknown prompt: {name}"))
+
+
+def unknown_reference(ref: messages.Reference) -> MCPError:
+    """There is nothing to complete arguments for."""
+    return MCPError(INVALID_PARAMS, messages.sentence(f"Unknown {ref.type[4:]}: {ref.name or ref.uri or ''}"))
 
 
 def unknown_resource(uri: str) -> ResourceNotFound:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mcpfast._calls import Carriers
@@ -124,19 +125,25 @@ class Host:
 
     def _tell_changed(self, kind: str) -> None:
         self._told.discard(kind)
+        tenants = self.dispatcher.tenants
         for session in list(self.sessions):
-            session.list_changed(kind)
+            if tenants is None or tenants.listeners.hears(session):
+                session.list_changed(kind)
 
-    def tell_updated(self, uri: str) -> None:
-        """A resource changed."""
-        self._soon(self._tell_updated, uri)
+    def tell_updated(self, uri: str, tenant: str | None) -> None:
+        """A resource changed; of `tenant` alone, where one is named."""
+        self._soon(self._tell_updated, uri, tenant)
 
-    def _tell_updated(self, uri: str) -> None:
+    def _tell_updated(self, uri: str, tenant: str | None) -> None:
+        tenants = self.dispatcher.tenants
         for session in list(self.sessions):
-            session.resource_updated(uri)
+            if session.subscribes(uri) and (
+                tenants is None or tenants.listeners.hears_of(session, uri, tenant)
+            ):
+                session.resource_updated(uri)
 
-    def _soon(self, tell: Any, what: str) -> None:
+    def _soon(self, tell: Callable[..., None], what: str, *more: object) -> None:
         try:
-            self.loop.call_soon_threadsafe(tell, what)
+            self.loop.call_soon_threadsafe(tell, what, *more)
         except RuntimeError:  # the loop closed meanwhile: nobody is there to be told
             self._told.discard(what)

@@ -69,7 +69,7 @@ class Use:
             self.requirement = Requirement(frozenset(scopes), frozenset(cast("Collection[Kind]", kinds)))
 
 
-FREE = Use()
+ASKS_NOTHING = Use()
 
 
 class Handler:
@@ -142,7 +142,7 @@ class Tool:
         name: str,
         fast: bool,
         own_task: bool,
-        use: Use = FREE,
+        use: Use = ASKS_NOTHING,
     ) -> None:
         self.name = name
         self.use = use
@@ -285,7 +285,7 @@ class Resource:
         handler: Handler,
         mime_type: str | None,
         members: dict[str, Any],
-        use: Use = FREE,
+        use: Use = ASKS_NOTHING,
     ) -> None:
         self.use = use
         self.uri = uri
@@ -349,7 +349,7 @@ class Prompt:
 
     __slots__ = ("_members", "handler", "name", "use")
 
-    def __init__(self, name: str, handler: Handler, members: dict[str, Any], use: Use = FREE) -> None:
+    def __init__(self, name: str, handler: Handler, members: dict[str, Any], use: Use = ASKS_NOTHING) -> None:
         self.name = name
         self.use = use
         self.handler = handler

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +13,7 @@ from mcpfast.protocol import legacy, messages, modern
 from mcpfast.protocol.revisions import LOG_LEVEL_INDEX, Revision
 
 if TYPE_CHECKING:
+    from mcpfast._caller import Caller
     from mcpfast._spine import Channel, Request
     from mcpfast.limits import Limits
 
@@ -143,6 +145,36 @@ class Session:
         for listen in (self.listens or {}).values():
             if uri in listen.uris:
                 listen.notify("notifications/resources/updated", {"uri": uri})
+
+    @property
+    def listening(self) -> Channel | None:
+        """Where it is told of changes; None where nobody would hear."""
+        heard = self.listens or self.subscriptions or self.state is legacy.READY
+        return self.channel if heard else None
+
+    @property
+    def caller(self) -> Caller | None:
+        """Whose it is, where tenants are served and somebody has asked for something."""
+        return self.channel.caller
+
+    @caller.setter
+    def caller(self, caller: Caller | None) -> None:
+        self.channel.caller = caller
+
+    def calls(self) -> Iterable[Request]:
+        """Its calls that are in flight and wait."""
+        return self.channel.requests()
+
+    def subscribes(self, uri: str) -> bool:
+        """Whether a change of exactly this resource is to be told here."""
+        if self.subscriptions and uri in self.subscriptions:
+            return True
+        return any(uri in listen.uris for listen in (self.listens or {}).values())
+
+    def cut_off(self) -> None:
+        """Its caller may not listen any more."""
+        self.subscriptions = None
+        self.end_listens()
 
     def end_listens(self) -> None:
         """Ends every listen stream gracefully: each is answered (section 15, U7)."""

@@ -1,10 +1,13 @@
 """The station of a request where its tenant is asked: whose is it, may it, how much, and is there a place.
 
 What is decided here the compiled way remembers (a Pass in its Caller), so a plain tools/call comes by once.
+
+    begin   -> _found (whose?) -> _granted (may it?) -> _queued (a place?) -> _enter (how much?) -> the handler
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -12,9 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from mcpfast.errors import MCPError
 from mcpfast.protocol import messages
-from mcpfast.server.dispatch import Outcome, unknown_prompt, unknown_resource, unknown_tool
-from mcpfast.server.registered import FREE, Tool, Use
-from mcpfast.tenancy.denied import Denied, InsufficientScope
+from mcpfast.server.dispatch import (
+    Outcome,
+    unknown_prompt,
+    unknown_reference,
+    unknown_resource,
+    unknown_tool,
+)
+from mcpfast.server.listeners import Listeners
+from mcpfast.server.registered import ASKS_NOTHING, Prompt, Resource, Tool, Use
+from mcpfast.tenancy.denied import Denied, InsufficientScope, Unavailable
 from mcpfast.tenancy.refusals import refusal
 from mcpfast.tenancy.resolvers import Evidence, Peer
 from mcpfast.tenancy.service import Callers
@@ -24,13 +34,14 @@ if TYPE_CHECKING:
     from mcpfast._caller import Caller, Pass
     from mcpfast._quota import Verdict
     from mcpfast._spine import Channel, Request
+    from mcpfast.server.app import MCPServer
     from mcpfast.server.host import Host
+    from mcpfast.server.sealed import Sealer
     from mcpfast.server.session import Session
     from mcpfast.tenancy.audit import DenialOf
     from mcpfast.tenancy.tenant import Tenant
 
 TENANT_VARIABLE = "MCPFAST_TENANT"
-HIDDEN = "It is not for this tenant, and was called unknown"
 
 
 class Tenants:
@@ -44,14 +55,17 @@ class Tenants:
         self.catalog = server.catalog
         self.engine = host.engine
         self.callers = Callers(server.tenancy, host.engine, self, server.limits)
+        self.listeners = Listeners(self)
         self._catalog_seen: tuple[int, ...] = ()
 
     async def open(self) -> None:
         await self.callers.open()
         self._look_at_catalog()
         self.engine.tenancy = self
+        self.listeners.open()
 
     async def close(self) -> None:
+        await self.listeners.close()
         await self.callers.close()
 
     def hand_over(self) -> None:
@@ -59,39 +73,60 @@ class Tenants:
 
     def cancel_of(self, tenant: Tenant) -> None:
         for session in list(self.host.sessions):
-            for request in session.channel.requests():
-                caller = request.channel.caller
-                if caller is not None and caller.tenant is tenant:
+            for request in list(session.calls()):
+                if request.caller is not None and request.caller.tenant is tenant:
                     request.cancel("the tenant is no longer served")
+
+    def callers_changed(self) -> None:
+        self.listeners.changed()
 
     # ---------------------------------------------------------------- one request
 
     def begin(self, request: Request, handle: Callable[[], Outcome]) -> Outcome:
         """What `handle` gives, when its tenant lets it begin. Raises MCPError where not."""
         self._look_at_catalog()
-        caller = request.channel.caller
-        if caller is None or not caller.is_good(self.engine.generation, time.monotonic()):
+        caller = request.caller
+        if caller is None or not self.is_good(caller):
             return self._found(request, handle)
         return self._begin(request, caller, handle)
+
+    def is_good(self, caller: Caller) -> bool:
+        """Whether what was found out about a caller still holds."""
+        return caller.is_good(self.engine.generation, time.monotonic())
+
+    async def find(self, channel: Channel, session: Session) -> Caller:
+        """Whose a connection or an exchange is. Raises Denied."""
+        return await self.callers.find(
+            channel.evidence() or evidence_of(session, self.callers.tenancy.tenant)
+        )
 
     async def _found(self, request: Request, handle: Callable[[], Outcome]) -> Any:
         """The same for a connection whose caller is not known, or not any more."""
         channel = request.channel
-        evidence = channel.evidence() or evidence_of(channel.session, self.callers.tenancy.tenant)
         try:
-            caller = channel.caller = await self.callers.find(evidence)
+            async with asyncio.timeout(self.server.limits.identify_s):
+                caller = request.caller = channel.caller = await self.find(channel, channel.session)
+        except TimeoutError:
+            raise self._denied(channel, Unavailable(TOO_LATE, retry_after_s=1.0)) from None
         except Denied as denied:
-            channel.refuses(denied)
-            raise
+            raise self._denied(channel, denied) from None
         return await _value(self._begin(request, caller, handle))
+
+    @staticmethod
+    def _denied(channel: Channel, denied: Denied) -> Denied:
+        """A refusal, of which the transport is told what goes beside it."""
+        channel.refuses(denied)
+        return denied
 
     def _begin(self, request: Request, caller: Caller, handle: Callable[[], Outcome]) -> Outcome:
         try:
             granted = self._granted(request, caller)
         except Denied as denied:
-            request.channel.refuses(denied)
-            raise
+            raise self._denied(request.channel, denied) from None
         gate = self.engine.gate
+        if request.method == LISTEN:
+            self._enter_stream(request, granted)
+            return handle()
         if gate is not None and not gate.acquire():
             return self._queued(request, caller, granted, handle)
         self._enter(request, granted)
@@ -123,6 +158,13 @@ class Tenants:
             raise self._over_quota(request, verdict)
         request.enter(granted)
 
+    def _enter_stream(self, request: Request, granted: Pass) -> None:
+        """A stream costs its opening, and takes no place of a call: it is open for as long as its client likes."""
+        verdict = self.callers.enter(granted, request.bytes_in)
+        if not verdict.admitted:
+            raise self._over_quota(request, verdict)
+        granted.admission.release(0, time.monotonic())
+
     def refusal(
         self, channel: Channel, verdict: Verdict, method: str = "tools/call", target: str = ""
     ) -> MCPError:
@@ -144,9 +186,25 @@ class Tenants:
 
     def view_of(self, request: Request) -> ShownTo:
         """What a list shows to whose request this is."""
-        caller = request.channel.caller
-        assert caller is not None, "a list is made for a caller"
-        return ShownTo(caller.view)
+        assert request.caller is not None, "a list is made for a caller"
+        return ShownTo(request.caller, self.server)
+
+    def shows(self, caller: Caller, uri: str) -> bool:
+        """Whether a caller may read a resource."""
+        try:
+            return self.use_of(uri, caller.view) is not None
+        except Denied:
+            return False
+
+    def may_read(self, request: Request, uri: str) -> bool:
+        """Whether a resource is there for whose request this is, also when a handler of ours reads it for him. Raises
+        InsufficientScope."""
+        return request.caller is not None and self.use_of(uri, request.caller.view) is not None
+
+    def readable(self, request: Request, uris: frozenset[str]) -> frozenset[str]:
+        """Those that are. What is hidden and what is nowhere are told apart by nobody."""
+        caller = request.caller
+        return frozenset(uri for uri in uris if caller is not None and self.shows(caller, uri))
 
     def _granted(self, request: Request, caller: Caller) -> Pass:
         """The Pass for what a request asks for. Raises InsufficientScope, or what an unknown name is told."""
@@ -176,7 +234,34 @@ class Tenants:
             ):
                 raise unknown_resource(uri)
             return ("resources/read", resource.use.cost), "", resource.use
-        return method, "", NO_UNITS if method != "completion/complete" else FREE
+        if method == "completion/complete":
+            self._check_completed(request, view)
+            return method, "", ASKS_NOTHING
+        return method, "", NO_UNITS
+
+    def use_of(self, uri: str, view: View) -> Use | None:
+        """What reading a URI takes; None where nothing is behind it for this view. Raises InsufficientScope."""
+        resource, _ = self.server.find_resource(uri)
+        if resource is None or not self._visible(view.decide_uri(uri, _requirement(resource.use))):
+            return None
+        return resource.use
+
+    def _check_completed(self, request: Request, view: View) -> None:
+        """What a completion is for must be there for whoever asks; of what is nowhere the handler of the method tells."""
+        ref = messages.decode(messages.CompleteParams, request.params).ref
+        prompt: Prompt | None = self.catalog.prompts.get(ref.name or "") if ref.type == "ref/prompt" else None
+        if prompt is not None and not self._may(
+            request, prompt.name, view.decide(prompt.name, _requirement(prompt.use))
+        ):
+            raise unknown_reference(ref)
+        if ref.type == "ref/resource" and ref.uri is not None:
+            template: Resource | None = (
+                self.catalog.templates.get(ref.uri) or self.server.find_resource(ref.uri)[0]
+            )
+            if template is not None and not self._may(
+                request, ref.uri, view.decide_uri(ref.uri, _requirement(template.use))
+            ):
+                raise unknown_reference(ref)
 
     @staticmethod
     def _asked(request: Request) -> messages.Target:
@@ -184,15 +269,18 @@ class Tenants:
         return asked
 
     def _may(self, request: Request, target: str, decision: Decision) -> bool:
-        """False: it is as if `target` were not there. Raises InsufficientScope. What is denied is written down."""
+        """As `_visible`, for what is asked for by name: what is denied is written down."""
         try:
-            visible = self.callers.is_visible(decision)
+            visible = self._visible(decision)
         except InsufficientScope as denied:
             self._write_denial("permission", request.channel, request.method, target, denied.message)
             raise
         if not visible:
             self._write_denial("permission", request.channel, request.method, target, HIDDEN)
         return visible
+
+    def _visible(self, decision: Decision) -> bool:
+        return self.callers.is_visible(decision)
 
     def _look_at_catalog(self) -> None:
         """Views are told of what is asked for whenever something came or went."""
@@ -205,13 +293,33 @@ class Tenants:
 
 
 class ShownTo:
-    """A View as a list takes it."""
+    """What a caller is shown of a list; its cursors are of use to nobody else, and for as long as a sealed state is."""
 
-    __slots__ = ("_view", "key")
+    __slots__ = ("_caller", "_server", "_view", "key")
 
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self.key = view.key
+    def __init__(self, caller: Caller, server: MCPServer[Any]) -> None:
+        self._caller = caller
+        self._server = server
+        self._view: View = caller.view
+        self.key = self._view.key
+
+    def seal(self, place: str) -> str:
+        """A cursor that names a place."""
+        ttl_s = self._server.limits.sealed_state_s
+        sealer: Sealer = self._server.sealer()
+        return sealer.seal(place.encode(), purpose=CURSOR, binding=self._binding(), ttl_s=ttl_s)
+
+    def open(self, cursor: str) -> str:
+        """The place that a cursor of this caller's names. Raises ValueError for any other."""
+        from mcpfast.server.sealed import SealError
+
+        try:
+            return self._server.sealer().open(cursor, purpose=CURSOR, binding=self._binding()).decode()
+        except SealError as error:
+            raise ValueError("not a cursor of this caller") from error
+
+    def _binding(self) -> bytes:
+        return messages.encode(self._caller.key)
 
     def shows(self, key: str, owner: Any) -> bool:
         """Whether an offer is listed; one that a step up would open is not."""
@@ -221,6 +329,10 @@ class ShownTo:
 
 
 NO_UNITS = Use(cost=0.0)
+LISTEN = "subscriptions/listen"
+CURSOR = "cursor"  # what sealed cursors are sealed for
+HIDDEN = "It is not for this tenant, and was called unknown"
+TOO_LATE = "It could not be found out in time who is asking"
 
 
 def _requirement(use: Use) -> Requirement:

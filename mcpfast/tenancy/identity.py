@@ -76,6 +76,9 @@ class Principal(msgspec.Struct, frozen=True):
     issuer: str = ""  # who says so: a JWT's issuer, "api-key", "mtls", "peer", "environment"
 
 
+ANONYMOUS = Principal("anonymous")  # everybody, where no tenants are served
+
+
 class Claim(msgspec.Struct, frozen=True):
     """What a resolver found in a request: who it is, which tenant the credential is for, and what is meant by path or host.
 

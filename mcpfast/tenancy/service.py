@@ -93,11 +93,14 @@ class Tenancy:
         return Chain([*resolvers, ApiKeys(registry, now=now), Environment(scopes=self.scopes)], registry)
 
 
-class Calls(Protocol):
-    """What the host knows of the calls in flight."""
+class Served(Protocol):
+    """What the host does for the tenants that it serves."""
 
     def cancel_of(self, tenant: Tenant) -> None:
         """Cancels every call of a tenant."""
+
+    def callers_changed(self) -> None:
+        """What was found out about callers is to be found out again."""
 
 
 class Measures(Protocol):
@@ -111,11 +114,11 @@ class Measures(Protocol):
 class _CallsOfTenant:
     """`Tenant.calls`: its meter counts them, the host can end them."""
 
-    __slots__ = ("_calls", "_tenant")
+    __slots__ = ("_served", "_tenant")
 
-    def __init__(self, tenant: Tenant, calls: Calls) -> None:
+    def __init__(self, tenant: Tenant, served: Served) -> None:
         self._tenant = tenant
-        self._calls = calls
+        self._served = served
 
     @property
     def in_flight(self) -> int:
@@ -123,7 +126,7 @@ class _CallsOfTenant:
         return meters.tenant.in_flight
 
     def cancel(self) -> None:
-        self._calls.cancel_of(self._tenant)
+        self._served.cancel_of(self._tenant)
 
 
 class Callers:
@@ -133,7 +136,7 @@ class Callers:
         self,
         tenancy: Tenancy,
         engine: Measures,
-        calls: Calls,
+        served: Served,
         limits: Limits,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -145,7 +148,7 @@ class Callers:
         self.fair: FairGate | None = None
         self._chain = tenancy.chain(self.registry, now)
         self._engine = engine
-        self._calls = calls
+        self._served = served
         self._clock, self._now = clock, now
         self._known: OrderedDict[Identity, Caller] = OrderedDict()
         self._tasks: list[asyncio.Task[None]] = []
@@ -224,6 +227,10 @@ class Callers:
             self._known.popitem(last=False)
         return made
 
+    def is_served(self, tenant: Tenant) -> bool:
+        """Whether a tenant is the one of its id, and active."""
+        return tenant.state == "active" and self.registry.tenant(tenant.id) is tenant
+
     # ---- what ----------------------------------------------------------------------------------------------
 
     def catalog_changed(self, requirements: Iterable[Requirement]) -> None:
@@ -265,7 +272,7 @@ class Callers:
         if meters is None:
             meters = tenant.meter = Meters(terms.quota, terms.principal_quota, terms.tool_quotas)
             meters.terms = terms
-            tenant.calls = _CallsOfTenant(tenant, self._calls)
+            tenant.calls = _CallsOfTenant(tenant, self._served)
         elif meters.terms is not terms:
             meters.change(terms.quota, terms.principal_quota, terms.tool_quotas)
             meters.terms = terms
@@ -279,6 +286,7 @@ class Callers:
     def _forget(self) -> None:
         self._engine.generation += 1
         self._known.clear()
+        self._served.callers_changed()
 
     async def _sweep(self) -> None:
         while True:

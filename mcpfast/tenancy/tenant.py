@@ -11,14 +11,17 @@ end: `step(now_s)` looks, called now and then while it drains, so a call costs n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+import asyncio
+from collections.abc import Coroutine, Mapping
+from functools import cache
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
 from mcpfast.tenancy.identity import Kind, Plan, Quota, TenantRecord
 from mcpfast.tenancy.namespace import Namespace
 
+T = TypeVar("T")
 Life = Literal["active", "draining", "suspended", "removed"]
 
 
@@ -50,7 +53,7 @@ class Tenant:
     `meter` and `calls` belong to who counts and who admits: both are None until the tenant's first call.
     """
 
-    __slots__ = ("_deadline_s", "_then", "calls", "meter", "record", "state", "terms")
+    __slots__ = ("_deadline_s", "_tasks", "_then", "calls", "meter", "record", "state", "terms")
 
     def __init__(self, record: TenantRecord, terms: Terms) -> None:
         self.record = record
@@ -58,6 +61,7 @@ class Tenant:
         self.state: Life = "active"
         self.meter: Any = None
         self.calls: Calls | None = None
+        self._tasks: set[asyncio.Task[Any]] | None = None
         self._then: Literal["suspended", "removed"] = "suspended"
         self._deadline_s = 0.0
         if record.state != "active":
@@ -86,7 +90,27 @@ class Tenant:
 
     @property
     def in_flight(self) -> int:
-        return 0 if self.calls is None else self.calls.in_flight
+        """Calls, and tasks that `create_task` began."""
+        return len(self._tasks or ()) + (0 if self.calls is None else self.calls.in_flight)
+
+    def create_task(self, work: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
+        """Begins work of this tenant that outlives the call: a drain waits for it, and cancels it at its deadline. Raises
+        RuntimeError when the tenant takes nothing new."""
+        if self.state != "active":
+            work.close()
+            raise RuntimeError(f"the tenant {self.id} is {self.state} and takes no new work")
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks = self._tasks or set()
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def cancel(self) -> None:
+        """Ends what is in flight; it may take a while to end."""
+        if self.calls is not None:
+            self.calls.cancel()
+        for task in list(self._tasks or ()):
+            task.cancel()
 
     def apply(self, record: TenantRecord, terms: Terms, now_s: float, drain_s: float) -> None:
         """What the registry says from now on; a record that is no longer active begins a drain of `drain_s`."""
@@ -117,8 +141,8 @@ class Tenant:
         """Ends the drain when nothing is in flight; at the deadline cancels what is, and ends it all the same."""
         if self.state == "draining":
             late = now_s >= self._deadline_s
-            if late and self.in_flight and self.calls is not None:
-                self.calls.cancel()
+            if late and self.in_flight:
+                self.cancel()
             if late or not self.in_flight:
                 self.state = self._then
         return self.state
@@ -145,3 +169,10 @@ class SharedTerms:
     def _words(self, plan: str) -> list[Any]:
         words = self._plans[plan] if plan else Plan()
         return [getattr(words, name) for name in Terms.__struct_fields__]
+
+
+@cache
+def the_only() -> Tenant:
+    """Whose every request is, where no tenants are served."""
+    record = TenantRecord("default")
+    return Tenant(record, SharedTerms({}).of(record))

@@ -37,7 +37,6 @@ from mcpfast.transports.web.sessions import (
     StatefulSessions,
     at_once,
     event,
-    key_of,
 )
 
 if TYPE_CHECKING:
@@ -317,7 +316,7 @@ class Endpoint:
         return session.wire
 
     def _new_session(self, exchange: Exchange) -> HttpSession:
-        return HttpSession(self.limits, Peer("http", exchange.peer_address()), key_of(exchange))
+        return HttpSession(self.limits, Peer("http", exchange.peer_address()), exchange.caller)
 
     def _known_session(self, exchange: Exchange, head: Head) -> HttpSession | None:
         if head.session_id is None and self._sessions.offered:

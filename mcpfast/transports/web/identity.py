@@ -15,6 +15,7 @@ import msgspec
 
 from mcpfast.errors import MCPError
 from mcpfast.protocol import messages
+from mcpfast.server.tenants import TOO_LATE
 from mcpfast.tenancy.challenge import WELL_KNOWN, ProtectedResource
 from mcpfast.tenancy.denied import Denied, Unavailable
 from mcpfast.tenancy.namespace import UnsafeName, check_tenant_id
@@ -54,7 +55,7 @@ async def _wait(
         async with asyncio.timeout(endpoint.limits.identify_s):
             caller = await tenants.callers.find(evidence)
     except TimeoutError:
-        late = Unavailable("It could not be found out in time who is asking", retry_after_s=1.0)
+        late = Unavailable(TOO_LATE, retry_after_s=1.0)
         deny(endpoint, exchange, head, late)
     except Denied as denied:
         deny(endpoint, exchange, head, denied)

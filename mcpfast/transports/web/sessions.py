@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -20,8 +20,9 @@ from mcpfast.server.events import MemoryEventStore
 from mcpfast.server.session import Peer, Session
 
 if TYPE_CHECKING:
+    from mcpfast._caller import Caller
     from mcpfast._exchange import Exchange, Head
-    from mcpfast._spine import Wire
+    from mcpfast._spine import Request, Wire
     from mcpfast.limits import Limits
     from mcpfast.server.sealed import Sealer
 
@@ -94,13 +95,11 @@ class Recording:
 class HttpSession(Session):
     """A legacy session, named by `Mcp-Session-Id`; its exchanges may come over any connections."""
 
-    __slots__ = ("caller_key", "exchanges", "id", "key", "own_recording", "recordings", "used_s", "wire")
+    __slots__ = ("_caller", "exchanges", "id", "key", "own_recording", "recordings", "used_s", "wire")
 
-    def __init__(self, limits: Limits, peer: Peer, caller_key: tuple[str, str] | None = None) -> None:
+    def __init__(self, limits: Limits, peer: Peer, caller: Caller | None = None) -> None:
         super().__init__(limits, peer)
-        self.caller_key = (
-            caller_key  # (tenant, principal) that opened it; for everybody else it does not exist
-        )
+        self._caller = caller
         self.id: bytes | None = None
         self.exchanges: set[Exchange] = set()
         self.used_s = 0.0
@@ -111,9 +110,27 @@ class HttpSession(Session):
         self.channel: Any = Outlet()
 
     @property
-    def binding(self) -> bytes:
-        """What a sealed id is bound to."""
-        return binding_of(self.caller_key)
+    def caller(self) -> Caller | None:
+        """Who opened it, where tenants are served; for everybody else it does not exist."""
+        return self._caller
+
+    @caller.setter
+    def caller(self, caller: Caller | None) -> None:
+        self._caller = caller
+
+    @property
+    def listening(self) -> Exchange | None:
+        stream: Exchange | None = self.channel.stream
+        return stream
+
+    def calls(self) -> Iterator[Request]:
+        for exchange in self.exchanges:
+            yield from exchange.requests()
+
+    def cut_off(self) -> None:
+        super().cut_off()
+        if self.channel.stream is not None:
+            self.channel.stream.end_stream()
 
     @property
     def in_use(self) -> bool:
@@ -148,8 +165,9 @@ class HttpSession(Session):
         return None
 
 
-def binding_of(caller_key: tuple[str, str] | None) -> bytes:
-    return b"" if caller_key is None else msgspec.json.encode(caller_key)
+def binding_of(caller: Caller | None) -> bytes:
+    """What a sealed id is bound to."""
+    return b"" if caller is None else msgspec.json.encode(caller.key)
 
 
 class StatefulSessions:
@@ -241,7 +259,10 @@ class SealedSessions(StatefulSessions):
             capabilities = {name: capabilities[name] for name in SERVED if name in capabilities}
             payload = msgspec.json.encode(SealedState(session.revision.version, capabilities, None))
         return self._sealer.seal(
-            payload, purpose=SEAL_PURPOSE, binding=session.binding, ttl_s=self.limits.sealed_session_s
+            payload,
+            purpose=SEAL_PURPOSE,
+            binding=binding_of(session.caller),
+            ttl_s=self.limits.sealed_session_s,
         ).encode()
 
     def find(self, exchange: Exchange, head: Head, make: Callable[[], HttpSession]) -> HttpSession | None:
@@ -255,7 +276,7 @@ class SealedSessions(StatefulSessions):
         from mcpfast.server.sealed import SealError
 
         try:
-            binding = binding_of(key_of(exchange))
+            binding = binding_of(exchange.caller)
             payload = self._sealer.open(id_.decode("latin-1"), purpose=SEAL_PURPOSE, binding=binding)
         except SealError:
             return None
@@ -298,14 +319,11 @@ class NoSessions(StatefulSessions):
         return session
 
 
-def key_of(exchange: Exchange) -> tuple[str, str] | None:
-    """Whose exchange it is; None where no tenants are served."""
-    return None if exchange.caller is None else exchange.caller.key
-
-
 def of_caller(session: HttpSession | None, exchange: Exchange) -> HttpSession | None:
     """The session, if it was opened by whose exchange this is."""
-    return session if session is not None and session.caller_key == key_of(exchange) else None
+    if session is None or exchange.caller is None or exchange.caller.is_same(session.caller):
+        return session
+    return None
 
 
 def event(id_: str, data: bytes) -> bytes:
