@@ -70,6 +70,9 @@ class Administration:
         self.log = log
         self.refresh = refresh
         self.now = now
+        self.changing: frozenset[str] = (
+            frozenset()
+        )  # ids under way to the store: a reload that meets them is no news
         self._one_at_a_time = asyncio.Lock()
         self._under_way: set[asyncio.Task[Any]] = set()
 
@@ -167,13 +170,14 @@ class Administrator:
     async def _put(self, action: str, record: TenantRecord, before: TenantRecord | None) -> TenantRecord:
         check_record(record, self._registry.plans())
         next_revision(record, self._registry.find(record.id), new=before is None)
-        stored = (await _stored(self._registry.put(record, new=before is None))).record
+        stored = (await self._stored(self._registry.put(record, new=before is None), record.id)).record
         await self._record(f"tenant.{action}", record.id, before, stored)
         return stored
 
     async def _remove(self, id: str) -> TenantRecord:
         before = self._known(id)
-        await _stored(self._registry.remove(id))
+        keys = [key.id for key in self._registry.known_keys() if key.tenant == id]
+        await self._stored(self._registry.remove(id), id, *keys)
         await self._record("tenant.remove", id, before, None)
         return before
 
@@ -191,7 +195,7 @@ class Administrator:
             now_s=round(self._all.now()),
             ttl_s=wanted.ttl_s,
         )
-        await _stored(self._registry.put_key(made.record))
+        await self._stored(self._registry.put_key(made.record), made.record.id)
         await self._record("key.new", made.record.id, None, made.record)
         return made
 
@@ -199,7 +203,7 @@ class Administrator:
         before = self._registry.find_key(id)
         if before is None:
             raise no_key(id)
-        revoked = await _stored(self._registry.revoke_key(id))
+        revoked = await self._stored(self._registry.revoke_key(id), id)
         await self._record("key.revoke", id, before, revoked)
         return revoked
 
@@ -208,6 +212,18 @@ class Administrator:
         if record is None:
             raise no_tenant(id, [one.id for one in self._registry.tenants()])
         return record
+
+    async def _stored(self, change: Coroutine[Any, Any, T], *ids: str) -> T:
+        """Whatever a store refuses of what was checked before is its own trouble, unless another process was quicker."""
+        self._all.changing = frozenset(ids)
+        try:
+            return await change
+        except (Conflict, Unknown):
+            raise
+        except ConfigurationError as error:
+            raise Failed(str(error)) from None
+        finally:
+            self._all.changing = frozenset()
 
     async def _record(
         self, action: str, target: str, before: msgspec.Struct | None, after: msgspec.Struct | None
@@ -218,16 +234,6 @@ class Administrator:
             await asyncio.to_thread(self._all.log.changed, self._actor, action, target, *told)
         except ConfigurationError as error:
             raise Failed(f"{error}; {action} of {target} has happened") from None
-
-
-async def _stored(change: Coroutine[Any, Any, T]) -> T:
-    """Whatever a store refuses of what was checked before is its own trouble, unless another process was quicker."""
-    try:
-        return await change
-    except (Conflict, Unknown):
-        raise
-    except ConfigurationError as error:
-        raise Failed(str(error)) from None
 
 
 def _state(state: State) -> Mapping[str, Any]:

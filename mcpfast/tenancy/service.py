@@ -318,12 +318,17 @@ class Callers:
     async def _write_reload(self, changes: Changes) -> None:
         """What somebody else changed in the store, as this process saw it."""
         assert self._audit is not None
-        brought = {name: len(ids) for name, ids in changes._asdict().items() if ids}
-        named = {f"{name}_ids": ids[:RELOADED_IDS_MAX] for name, ids in changes._asdict().items() if ids}
+        ours = frozenset[str]() if self.administration is None else self.administration.changing
+        told: dict[str, object] = {}
+        for name, ids in changes._asdict().items():
+            others = [id for id in ids if id not in ours]
+            if others:
+                told |= {name: len(others), f"{name}_ids": others[:RELOADED_IDS_MAX]}
+        if not told:
+            return
+        actor = Actor("", "reload")
         try:
-            await asyncio.to_thread(
-                self._audit.changed, Actor("", "reload"), "registry.reload", "", None, brought | named
-            )
+            await asyncio.to_thread(self._audit.changed, actor, "registry.reload", "", None, told)
         except ConfigurationError as error:
             log.error("a reload is not written down: %s", error)
 
