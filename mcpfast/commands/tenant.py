@@ -47,7 +47,7 @@ examples:
 The registry is --registry (a TOML file, or sqlite:///PATH), or the one of --config or MCPFAST_CONFIG. A process that serves it
 notices within a second or so. Every change leaves a record in the audit log.
 
-NAME=VALUE is laid over what is set: quota={"calls_per_s": 5} changes that one limit, deny=null takes the whole setting away, and
+NAME=VALUE is laid over what is set: 'quota={"calls_per_s": 5}' changes that one limit, deny=null takes the setting away, and
 then what the plan says holds.
 
 With --url a server does it itself, by its admin API (/admin), and writes its own audit log. It must serve that, with [tenancy]
@@ -55,7 +55,7 @@ admin = true or Tenancy(admin=True). The key is the one in MCPFAST_ADMIN_KEY, or
 or a token, with the scope mcpfast:admin, which its tenant must have been granted, too. To begin with:
 
   mcpfast tenant add ops --set 'scopes=["mcpfast:admin"]' --registry tenants.toml
-  MCPFAST_ADMIN_KEY=$(mcpfast tenant key new ops --principal me --scope mcpfast:admin --registry tenants.toml)
+  export MCPFAST_ADMIN_KEY=$(mcpfast tenant key new ops --principal me --scope mcpfast:admin --registry tenants.toml)
 
 Exit code 1: it cannot be done; 2: wrong options."""
 

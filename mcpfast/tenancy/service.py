@@ -199,13 +199,15 @@ class Callers:
 
     # ---- who -----------------------------------------------------------------------------------------------
 
-    async def find(self, evidence: Evidence) -> Caller:
-        """Whose request it is. Raises Denied, which the audit log has then, too."""
+    async def find(self, evidence: Evidence, *, via: str = "") -> Caller:
+        """Whose request it is. Raises Denied, which the audit log has then, too, with the transport or `via` as the way in."""
         try:
             return self._caller(await self._chain.resolve(evidence))
         except Denied as denied:
             target = evidence.path_tenant or evidence.host_tenant or evidence.option_tenant
-            self._write_denial("identity", Actor("", evidence.transport), "call", target, denied.message)
+            self._write_denial(
+                "identity", Actor("", via or evidence.transport), "call", target, denied.message
+            )
             raise
 
     def _caller(self, identity: Identity) -> Caller:

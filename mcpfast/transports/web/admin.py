@@ -178,7 +178,7 @@ class AdminCall:
 
     async def _administrator(self) -> Caller:
         """Who asks. Raises Denied for who is nobody, or no administrator; the audit log has it then, too."""
-        evidence = msgspec.structs.replace(self._endpoint.evidence(self._exchange), transport="admin")
+        evidence = self._endpoint.evidence(self._exchange)
         method, path = self._head.method.decode("latin-1"), f"{PATH}{self._path}"
         if PREFIX in path:  # somebody's key
             path = PATH
@@ -191,7 +191,7 @@ class AdminCall:
             raise denied
         try:
             async with asyncio.timeout(self._endpoint.limits.identify_s):
-                caller = await self._callers.find(evidence)
+                caller = await self._callers.find(evidence, via="admin")
         except TimeoutError:
             raise Unavailable("It could not be found out in time who is asking", retry_after_s=1.0) from None
         if ADMIN_SCOPE not in caller.principal.scopes & caller.tenant.terms.scopes:
