@@ -25,6 +25,7 @@ from mcpfast.server.dispatch import (
 from mcpfast.server.listeners import Listeners
 from mcpfast.server.registered import ASKS_NOTHING, Prompt, Resource, Tool, Use
 from mcpfast.tenancy.denied import Denied, InsufficientScope, Unavailable
+from mcpfast.tenancy.local import OF_THE_PROCESS
 from mcpfast.tenancy.refusals import refusal
 from mcpfast.tenancy.resolvers import Evidence, Peer
 from mcpfast.tenancy.service import Callers
@@ -346,8 +347,8 @@ async def _value(outcome: Outcome) -> Any:
 def evidence_of(session: Session, tenant: str) -> Evidence:
     """What a connection shows: over stdio the process that started us, over a Unix socket what the kernel says."""
     peer = session.peer
-    if peer.transport == "stdio":
+    if peer.transport in OF_THE_PROCESS:
         named = tenant or os.environ.get(TENANT_VARIABLE, "")
-        return Evidence(transport="stdio", environment=os.environ, option_tenant=named)
+        return Evidence(transport=peer.transport, environment=os.environ, option_tenant=named)
     credentials = None if peer.credentials is None else Peer(*peer.credentials)
     return Evidence(transport=peer.transport, peer=credentials)
