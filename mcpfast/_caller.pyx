@@ -41,6 +41,7 @@ cdef class Caller:
     def allow(self, what, Pass granted not None):
         """From now on `what`, an Entry or the name of a method, needs no decision in Python."""
         self.passes[what] = granted
+        self.last = NULL
 
     def granted(self, what):
         """The Pass for `what`, or None: it was not decided yet."""

@@ -128,12 +128,13 @@ cdef class HttpConnection(Exchange):
     def connection_made(self, transport):
         """The loop's callback."""
         self.transport = transport
+        self.secure = transport.get_extra_info("sslcontext") is not None
         self.port.owner.made(self)
         if not self.welcome:
             transport.abort()
             return
         self.parser = self.port.make_parser(self)
-        if transport.get_extra_info("sslcontext") is None:
+        if not self.secure:
             self.fd = transport.get_extra_info("socket").fileno()
 
     def data_received(self, bytes data not None):

@@ -9,8 +9,9 @@
     Gate                  how many calls run in the process
 
 A room below calls `Admission.enter` and `leave`, `Gate.enter` and `leave`: nothing there makes an object or can raise.
-Looking changes nothing, so a refused call leaves no trace but its count, and the GIL makes each of them one step. In and out
-through three levels with every limit there is: 408 instructions (`python -m benches.admission`); through an unlimited one: 60.
+Looking changes nothing, so a refused call leaves no trace but its count, and the GIL makes each of them one step. Mostly a
+glance tells that no limit refuses (`fits`), which is 120 instructions less than asking each of two meters' limits how long
+it does. What does not fit so is judged by `look`, which also lets in what only seemed not to.
 """
 from libc.math cimport INFINITY
 from libc.stdint cimport uint32_t, uint64_t
@@ -74,6 +75,13 @@ cdef inline void budget_at(budget_t* budget, double epoch_s) noexcept:
     "Begins a new day and month where they are over. A clock that falls back by less than a day begins nothing."
     if epoch_s >= budget.day_end_s or epoch_s < budget.day_end_s - 2 * DAY_S:
         budget_turn(budget, epoch_s)
+
+
+cdef inline bint budget_fits(const budget_t* budget, double units, double epoch_s) noexcept:
+    "Whether it is the day that was counted, and has these units left."
+    return (
+        budget.day_end_s - DAY_S <= epoch_s < budget.day_end_s and budget.day_units + units <= budget.daily_units_max
+        and budget.month_units + units <= budget.monthly_units_max)
 
 
 cdef inline double period_wait_s(double used, double units, double units_max, double end_s, double epoch_s) noexcept:
@@ -162,6 +170,13 @@ cdef class Meter:
     cdef readonly uint64_t admitted
     cdef uint64_t refusals[METERED - 1]  # by Limit, from the first that can refuse
 
+    cdef inline bint fits(self, double cost, double request_bytes, double now_s, double epoch_s) noexcept:
+        "Whether a call passes every limit, at a glance. Takes nothing. A bucket without a limit has infinity."
+        return (
+            self.in_flight < self.concurrent_calls_max and request_bytes <= self.request_bytes_max
+            and bucket_level(&self.calls, now_s) >= 1.0 and bucket_level(&self.bytes, now_s) >= request_bytes
+            and (not self.limited & LIMITED_UNITS or budget_fits(&self.budget, cost, epoch_s)))
+
     cdef inline void look(self, verdict_t* verdict, int level, double cost, double request_bytes, double now_s,
                           double epoch_s) noexcept:
         "Worsens the verdict by each limit that refuses. Takes nothing."
@@ -181,7 +196,7 @@ cdef class Meter:
                                           self.budget.day_end_s, epoch_s), DAILY_UNITS, level)
 
     cdef inline void take(self, double cost, double request_bytes, double now_s) noexcept:
-        "After `look` at the same moment."
+        "After `fits` or `look` at the same moment."
         self.in_flight += 1
         self.admitted += 1
         if self.limited & LIMITED_CALLS:
@@ -209,24 +224,26 @@ cdef class Admission:
     cdef void count(self, verdict_t* verdict) noexcept
     cdef Verdict exceeded(self, int limit, list maxima, double value)
 
-    cdef inline verdict_t enter(self, double cost, double request_bytes, double now_s, double epoch_s) noexcept:
-        "Lets a call in, which then ends by `leave`; or says why not, and nothing was taken."
-        cdef verdict_t verdict
-        verdict.retry_after_s, verdict.limit, verdict.level = 0.0, ADMITTED_BY_ALL, TENANT
-        self.tenant.look(&verdict, TENANT, cost, request_bytes, now_s, epoch_s)
-        if self.principal is not None:
-            self.principal.look(&verdict, PRINCIPAL, cost, request_bytes, now_s, epoch_s)
-        if self.tool is not None:
-            self.tool.look(&verdict, TOOL, cost, request_bytes, now_s, epoch_s)
-        if verdict.limit != ADMITTED_BY_ALL:
-            self.count(&verdict)
-            return verdict
+    cdef inline int enter(self, verdict_t* why, double cost, double request_bytes, double now_s, double epoch_s) noexcept:
+        "ADMITTED_BY_ALL: the call is in, and ends by `leave`. Else what refuses it; `why` says more, and nothing was taken."
+        if (
+            self.tenant.fits(cost, request_bytes, now_s, epoch_s)
+            and (self.principal is None or self.principal.fits(cost, request_bytes, now_s, epoch_s))
+            and (self.tool is None or self.tool.fits(cost, request_bytes, now_s, epoch_s))
+        ):
+            self.take(cost, request_bytes, now_s)
+            return ADMITTED_BY_ALL
+        why[0] = self.judge(cost, request_bytes, now_s, epoch_s)
+        return why.limit
+
+    cdef inline void take(self, double cost, double request_bytes, double now_s) noexcept:
         self.tenant.take(cost, request_bytes, now_s)
         if self.principal is not None:
             self.principal.take(cost, request_bytes, now_s)
         if self.tool is not None:
             self.tool.take(cost, request_bytes, now_s)
-        return verdict
+
+    cdef verdict_t judge(self, double cost, double request_bytes, double now_s, double epoch_s) noexcept
 
     cdef inline void leave(self, double response_bytes, double now_s) noexcept:
         "A call that was let in is over. What its response was too much becomes a debt."

@@ -51,8 +51,9 @@ cdef void bucket_return(bucket_t* bucket, double n) noexcept:
 
 
 cdef bint bucket_set(bucket_t* bucket, double rate_per_s, double burst, bint limited) noexcept:
-    "Whether there is a limit. What was used stays used; a bucket that is new is full."
+    "Whether there is a limit. What was used stays used; a bucket that is new is full, one without a limit has infinity."
     if not 0.0 < rate_per_s < INFINITY:
+        bucket.rate_per_s, bucket.capacity, bucket.level = 0.0, INFINITY, INFINITY
         return False
     bucket.rate_per_s = rate_per_s
     bucket.capacity = burst if burst > 0.0 else rate_per_s
@@ -212,6 +213,8 @@ cdef class Meter:
     def __init__(self, quota=None):
         self.request_bytes_max = self.response_bytes_max = self.call_s_max = INFINITY
         self.concurrent_calls_max = UINT32_MAX
+        bucket_set(&self.calls, 0.0, 0.0, False)
+        bucket_set(&self.bytes, 0.0, 0.0, False)
         budget_set(&self.budget, 0.0, 0.0)
         if quota is not None:
             self.change(quota)
@@ -277,6 +280,21 @@ cdef class Admission:
     cdef list levels(self):
         return [meter for meter in (self.tenant, self.principal, self.tool) if meter is not None]
 
+    cdef verdict_t judge(self, double cost, double request_bytes, double now_s, double epoch_s) noexcept:
+        "What `enter` does where a glance does not tell."
+        cdef verdict_t verdict
+        verdict.retry_after_s, verdict.limit, verdict.level = 0.0, ADMITTED_BY_ALL, TENANT
+        self.tenant.look(&verdict, TENANT, cost, request_bytes, now_s, epoch_s)
+        if self.principal is not None:
+            self.principal.look(&verdict, PRINCIPAL, cost, request_bytes, now_s, epoch_s)
+        if self.tool is not None:
+            self.tool.look(&verdict, TOOL, cost, request_bytes, now_s, epoch_s)
+        if verdict.limit != ADMITTED_BY_ALL:
+            self.count(&verdict)
+        else:
+            self.take(cost, request_bytes, now_s)
+        return verdict
+
     cdef void count(self, verdict_t* verdict) noexcept:
         cdef Meter meter = self.tenant
         if verdict.level == PRINCIPAL:
@@ -293,7 +311,10 @@ cdef class Admission:
         """
         not_negative("cost", cost)
         not_negative("request_bytes", request_bytes)
-        return verdict_of(self.enter(cost, request_bytes, now_s, epoch_s))
+        cdef verdict_t why
+        if self.enter(&why, cost, request_bytes, now_s, epoch_s) == ADMITTED_BY_ALL:
+            return admitted
+        return verdict_of(why)
 
     def release(self, double response_bytes, double now_s):
         """The call is over, once for each that was admitted; its response is paid for now, on credit where need be."""
@@ -355,8 +376,9 @@ cdef class Admission:
     def repeat(self, Py_ssize_t calls, double cost, double request_bytes, double response_bytes, double now_s, double epoch_s):
         """For measuring: lets so many calls in and out, a microsecond apart, the compiled way. How many were let in."""
         cdef Py_ssize_t let_in = 0
+        cdef verdict_t why
         for _ in range(calls):
-            if self.enter(cost, request_bytes, now_s, epoch_s).limit == ADMITTED_BY_ALL:
+            if self.enter(&why, cost, request_bytes, now_s, epoch_s) == ADMITTED_BY_ALL:
                 let_in += 1
                 self.leave(response_bytes, now_s)
             now_s += 1e-6

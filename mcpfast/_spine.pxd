@@ -71,6 +71,7 @@ cdef class Engine:
     cdef public Gate gate       # of all calls of the process, where that has a limit
     cdef public size_t generation  # what was found out about callers before is no longer so
     cdef public double epoch_ahead_s  # of time.monotonic
+    cdef public double now_s          # where tenants are served: when the lines came that are read, or the call went on that ends
     cdef readonly int depth_max
     cdef readonly size_t frame_bytes_max, id_bytes_max, output_high_bytes, output_low_bytes, output_bytes_max, output_cork_bytes
     cdef readonly Py_ssize_t connection_calls_max
@@ -113,9 +114,9 @@ cdef class Channel(Source):
     cdef Wire wire_of(self, frame_t* frame)
     cdef int call(self, Carrier carrier, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1
     cdef int enter(self, span_t id, Entry entry, size_t bytes_in) except -1
-    cdef int depart(self, Pass entered, size_t bytes_out) except -1
+    cdef inline int depart(self, Pass entered, size_t bytes_out) except -1
     cdef int undo(self, size_t bytes_in) except -1
-    cdef bint too_large(self, span_t id, Request request, Entry entry, Wire wire, size_t mark) except -1
+    cdef inline bint too_large(self, span_t id, Request request, size_t mark) except -1
     cdef int leave(self, Carrier carrier) except -1
     cdef int run(self, Carrier carrier, Entry entry, Wire wire, Request request, PyObject* coroutine,
                  frame_t* frame, size_t bytes_in) except -1

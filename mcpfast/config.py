@@ -42,7 +42,13 @@ from mcpfast.transports.web.settings import HttpSettings
 PREFIX = "MCPFAST_"
 BETWEEN = "__"
 OTHER_NAMES = {"MCPFAST_STATE_KEYS": "server.state_keys", "MCPFAST_TENANT": "tenancy.tenant"}
-FILES = (("tenancy", "registry"), ("tenancy", "audit"), ("http", "ssl_certfile"), ("http", "ssl_keyfile"))
+FILES = (
+    ("tenancy", "registry"),
+    ("tenancy", "audit"),
+    ("http", "ssl_certfile"),
+    ("http", "ssl_keyfile"),
+    ("http", "ssl_ca_certs"),
+)
 DEFAULT = "default"
 CODE = "code"
 MASK = "********"

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 STDIO = Address("stdio")
 TENANT_VARIABLE = "MCPFAST_TENANT"  # whom stdio serves, as `server.tenants` reads it
-TLS = ("ssl_certfile", "ssl_keyfile")
 log = logging.getLogger("mcpfast.tenancy")
 
 
@@ -122,7 +121,7 @@ def _settings(
     kinds = {address.kind for address in addresses}
     if not options and kinds.isdisjoint(WEB):  # a server over stdio pays for none of it
         return None
-    from mcpfast.transports.web.settings import HttpSettings
+    from mcpfast.transports.web.settings import TLS, HttpSettings
 
     meant = {name: value for name, value in held.items() if "https" in kinds or name not in TLS}
     options = {**meant, **options}

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mcpfast.errors import AddressError
-from mcpfast.orders import STDIO, TLS, Orders, as_configured, check_tenant_of_stdio, configure, ordered
+from mcpfast.orders import STDIO, Orders, as_configured, check_tenant_of_stdio, configure, ordered
 from mcpfast.server.host import Host
 from mcpfast.transports.addresses import WEB, Address
 
@@ -200,15 +200,13 @@ def asgi_app(server: MCPServer[Any], path: str, options: dict[str, Any]) -> Asgi
     """`server.asgi_app(...)`. What is configured holds for the server from now on. Raises TypeError and ValueError for options
     that are not ours, or have no meaning there, and ConfigurationError."""
     from mcpfast.transports.web.asgi import AsgiApp
-    from mcpfast.transports.web.settings import HttpSettings
+    from mcpfast.transports.web.settings import TLS, HttpSettings
 
     over_http = configure(server, options.pop("config", None)).http
     options = {**{name: value for name, value in over_http.items() if name not in TLS}, **options}
     settings = HttpSettings.taken_from(options)
-    if options or settings.ssl_certfile or settings.ssl_keyfile:
-        raise TypeError(
-            f"asgi_app has no option {', '.join(map(repr, options)) or 'ssl_certfile, ssl_keyfile'}"
-        )
+    if options or any(getattr(settings, name) for name in TLS):
+        raise TypeError(f"asgi_app has no option {', '.join(map(repr, options)) or ', '.join(TLS)}")
     if not path.startswith("/"):
         raise ValueError(f"the path of asgi_app begins with a slash: /{path}")
     _take_state_keys(server)

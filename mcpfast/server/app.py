@@ -392,7 +392,8 @@ class MCPServer(Generic[LifespanT]):
         """Decorator: a plain HTTP endpoint beside MCP, `@server.route("GET", "/health")`.
 
         The function takes an HttpRequest, or nothing, and gives text, bytes, None, an HttpResponse, or what is to be JSON. It
-        stands behind the same checks of Host and Origin as MCP. Raises RegistrationError.
+        stands behind the same checks of Host and Origin as MCP, and behind no others: where tenants are served nobody is asked for
+        credentials here. Raises RegistrationError.
         """
 
         def register(fn: Fn) -> Fn:
@@ -507,9 +508,10 @@ class MCPServer(Generic[LifespanT]):
         `config` is a file of settings (TOML; None: the one that MCPFAST_CONFIG names, or none). It says where to serve, the
         limits and the tenants, as far as neither the environment (MCPFAST_SECTION__NAME) nor the code says otherwise.
         `options`: `loop` ("auto", "uvloop" or "asyncio"), `tenant`, whom stdio serves, and over HTTP those of HttpSettings:
-        `session_mode`, `allowed_hosts`, `allowed_origins`, `ssl_certfile`, `ssl_keyfile`. SIGTERM and SIGINT let calls in flight
-        end, `limits.drain_s` at most; SIGHUP reads the tenants anew, where there are some. Raises AddressError for an address
-        it cannot serve, ConfigurationError for settings and tenants that cannot be used.
+        `session_mode`, `allowed_hosts`, `allowed_origins`, `ssl_certfile`, `ssl_keyfile`, `ssl_ca_certs`, `tenant_host`,
+        `public_url`. SIGTERM and SIGINT let calls in flight end, `limits.drain_s` at most; SIGHUP reads the tenants anew,
+        where there are some. Raises AddressError for an address it cannot serve, ConfigurationError for settings and tenants
+        that cannot be used.
         """
         from mcpfast import serve
 

@@ -12,6 +12,7 @@ from mcpfast.tenancy.identity import Claim, Principal
 from mcpfast.tenancy.resolvers import Evidence
 
 PRINCIPAL_VARIABLE: Final = "MCPFAST_PRINCIPAL"
+OF_THE_PROCESS: Final = frozenset({"stdio", "memory"})  # transports whose other end has started us
 # RFC 4514, section 3, and the mail address that certificates of old have in their subject.
 _SHORT: Final = {
     "commonName": "CN",
@@ -96,7 +97,8 @@ class PeerUsers:
 
 
 class Environment:
-    """Resolver of stdio, where whoever started the process decides: `--tenant` or MCPFAST_TENANT is the tenant.
+    """Resolver of stdio, where whoever started the process decides: `--tenant` or MCPFAST_TENANT is the tenant. So it is for a
+    client in memory, which is in the same process.
 
     The principal is MCPFAST_PRINCIPAL, or has the tenant's id. It has `scopes` and `roles`.
     """
@@ -108,7 +110,7 @@ class Environment:
     async def resolve(self, evidence: Evidence) -> Claim | None:
         """The claim, None on another transport or where no tenant is named."""
         tenant = evidence.option_tenant
-        if evidence.transport != "stdio" or not tenant:
+        if evidence.transport not in OF_THE_PROCESS or not tenant:
             return None
         name = evidence.environment.get(PRINCIPAL_VARIABLE) or tenant
         return Claim(Principal(name, self._scopes, self._roles, issuer="environment"), tenant)
