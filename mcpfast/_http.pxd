@@ -33,7 +33,8 @@ cdef class HttpConnection(Exchange):
     cdef Head coming              # the request that comes
     cdef double begun_s           # since then
     cdef list parts, queue
-    cdef size_t body_bytes, head_bytes
+    cdef size_t body_bytes, head_bytes  # of the request that comes; of its head what the parser has told
+    cdef size_t head_waits  # and, while it is not whole, what came of it
     cdef int fd                   # to write to without the loop, or -1
     cdef public bint welcome      # False: one connection too many
     cdef bint refused

@@ -36,7 +36,7 @@ cdef enum:
 cdef double LINGER_S = 1.0
 
 cdef dict STATUS = {
-    200: b"200 OK", 202: b"202 Accepted", 204: b"204 No Content", 400: b"400 Bad Request", 401: b"401 Unauthorized",
+    200: b"200 OK", 201: b"201 Created", 202: b"202 Accepted", 204: b"204 No Content", 400: b"400 Bad Request", 401: b"401 Unauthorized",
     403: b"403 Forbidden", 404: b"404 Not Found", 405: b"405 Method Not Allowed", 406: b"406 Not Acceptable",
     408: b"408 Request Timeout", 409: b"409 Conflict", 411: b"411 Length Required", 413: b"413 Content Too Large",
     415: b"415 Unsupported Media Type", 417: b"417 Expectation Failed", 421: b"421 Misdirected Request",
@@ -51,6 +51,7 @@ cdef bytes STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Content-Type-Options: nosniff\r\n"
     b"Cache-Control: no-cache, no-store\r\nX-Accel-Buffering: no\r\n"
 )
+cdef bytes HEAD_TOO_LARGE = b"The request's headers are too large\n"
 cdef bytes CLOSE = b"Connection: close\r\n"
 cdef bytes CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -155,9 +156,9 @@ cdef class HttpConnection(Exchange):
                 self.refuse(400, b"Bad request: this is not HTTP as it should be\n")
             return
         if self.coming is not None and not self.coming.whole:
-            self.head_bytes += len(data)
-            if self.head_bytes > self.port.head_bytes_max:
-                self.refuse(431, b"The request's headers are too large\n")
+            self.head_waits += len(data)
+            if self.head_waits > self.port.head_bytes_max:
+                self.refuse(431, HEAD_TOO_LARGE)
         elif fresh and self.completed == 1 and self.between and not self.closed:
             self.remember(data)
 
@@ -214,6 +215,8 @@ cdef class HttpConnection(Exchange):
         self.known = self.last = None
         if head is None or not head.admitted or not head.keep_alive or head.value(EXPECT) is not None:
             return 0
+        if self.engine.tenancy is not None and head.caller is None and self.shown is None and self.body is None:
+            return 0  # it was refused: a flood of bad credentials drives nobody else's head out
         count = find_length(at, PyBytes_GET_SIZE(data), &length_at)
         if (count == 0 or count > KNOWN_BYTES_MAX or count + PyBytes_GET_SIZE(head.body) != <size_t>PyBytes_GET_SIZE(data)
                 or head.value(CONTENT_LENGTH) is None or not data.startswith(head.value(CONTENT_LENGTH), length_at)):
@@ -261,7 +264,7 @@ cdef class HttpConnection(Exchange):
     def on_message_begin(self):
         """The parser's callback."""
         self.coming = Head.__new__(Head)
-        self.head_bytes = self.body_bytes = 0
+        self.head_bytes = self.head_waits = self.body_bytes = 0
         self.between = False
         self.begun_s = self.since_s
         self.parts.clear()
@@ -269,10 +272,14 @@ cdef class HttpConnection(Exchange):
     def on_url(self, bytes target not None):
         """The parser's callback."""
         self.coming.target = target if self.coming.target is None else self.coming.target + target
+        self.head_bytes += len(target)
 
     def on_header(self, bytes name not None, bytes value not None):
         """The parser's callback."""
-        if len(self.coming.headers) >= <Py_ssize_t>self.port.headers_max:
+        self.head_bytes += len(name) + len(value) + 4
+        if self.head_bytes > self.port.head_bytes_max:
+            self.refuse(431, HEAD_TOO_LARGE)
+        elif len(self.coming.headers) >= <Py_ssize_t>self.port.headers_max:
             self.refuse(431, b"The request has too many headers\n")
         else:
             self.coming.add(name, value)

@@ -116,7 +116,7 @@ cdef class Channel(Source):
     cdef int enter(self, span_t id, Entry entry, size_t bytes_in) except -1
     cdef inline int depart(self, Pass entered, size_t bytes_out) except -1
     cdef int undo(self, size_t bytes_in) except -1
-    cdef inline bint too_large(self, span_t id, Request request, size_t mark) except -1
+    cdef inline bint too_large(self, span_t id, Request request, str name, size_t mark) except -1
     cdef int leave(self, Carrier carrier) except -1
     cdef int run(self, Carrier carrier, Entry entry, Wire wire, Request request, PyObject* coroutine,
                  frame_t* frame, size_t bytes_in) except -1

@@ -97,8 +97,9 @@ cdef class Request:
     def enter(self, Pass granted not None):
         """It may begin, and what was taken for it is given back at its end. Its time, where that has a limit, begins."""
         self.entered = granted
-        if self.timer is None and granted.call_s_max < INFINITY:
-            self.timer = self.channel.engine.loop.call_later(granted.call_s_max, self.time_is_up)
+        if self.timer is None and granted.call_s_max < INFINITY:  # counted from when it came: it may have waited for a place
+            self.timer = self.channel.engine.loop.call_later(
+                max(0.0, granted.call_s_max - (monotonic() - self.started_s)), self.time_is_up)
 
     def time_is_up(self):
         """It took all the time that it may: the refusal is told when its handler has ended."""
@@ -140,7 +141,7 @@ cdef class Engine:
     upper.response(channel, id, result, error)            upper.malformed(channel, why, id, line) -> bytes | None
     upper.batch(channel, raw, items)                      upper.make_context(request) -> object
     upper.plain(line) -> bytes | None                     upper.text(raw) -> str
-    upper.over_quota(channel, verdict) -> bytes           tenancy.hand_over()
+    upper.over_quota(channel, verdict, name) -> bytes     tenancy.hand_over()
     """
 
     def __init__(self, loop, upper, Carriers carriers not None, Table tools not None, tuple modern_wires not None,
@@ -488,7 +489,7 @@ cdef class Channel(Source):
         if granted.admission.enter(&why, granted.cost, bytes_in, now_s, now_s + engine.epoch_ahead_s) != ADMITTED_BY_ALL:
             if engine.gate is not None and engine.gate.leave():
                 engine.tenancy.hand_over()
-            self.put_line(id, None, engine.upper.over_quota(self, verdict_of(why)))
+            self.put_line(id, None, engine.upper.over_quota(self, verdict_of(why), entry.name))
             return DRAINED
         self.entered = granted
         return ENTERED
@@ -516,15 +517,15 @@ cdef class Channel(Source):
         return 0
 
     @cython.final
-    cdef inline bint too_large(self, span_t id, Request request, size_t mark) except -1:
+    cdef inline bint too_large(self, span_t id, Request request, str name, size_t mark) except -1:
         "Whether the answer that stands from `mark` on is larger than its caller may get; then the refusal stands there."
         cdef Pass entered = self.entered if request is None else request.entered
-        cdef size_t bytes_out = self.outbox.waiting() - mark
+        cdef size_t bytes_out = self.outbox.waiting() - mark - 1  # without the newline, as a request is measured
         if entered is None or bytes_out <= entered.response_bytes_max:
             return False
         self.outbox.end = self.outbox.sent + mark
         verdict = entered.admission.judge_response(bytes_out)
-        self.put_line(id, request, self.engine.upper.over_quota(self, verdict))
+        self.put_line(id, request, self.engine.upper.over_quota(self, verdict, name))
         return True
 
     @cython.final
@@ -767,7 +768,7 @@ cdef class Channel(Source):
             if self.outbox.waiting() > mark:
                 self.outbox.end = self.outbox.sent + mark  # half an answer, for want of memory
             return self.fail(id, request, entry, wire, error)
-        if self.engine.tenancy is not None and self.too_large(id, request, mark):
+        if self.engine.tenancy is not None and self.too_large(id, request, entry.name, mark):
             return 0
         if request is None and self.batch is None:  # nobody counts but the engine, and the tenant
             self.engine.answered += 1
@@ -827,13 +828,15 @@ cdef class Channel(Source):
         "A handler raised. `upper` makes the rest of the line, or None where nothing may be answered."
         cdef bytes tail
         if request is not None and request.timed_out and request.cancelled is None:
-            tail = self.engine.upper.over_quota(self, request.entered.admission.timed_out())
+            tail = self.engine.upper.over_quota(self, request.entered.admission.timed_out(), entry.name)
         else:
             tail = self.engine.failed(request, entry, wire, error)
         cdef size_t mark = self.outbox.waiting()  # not before: a log handler may have sent something
         if tail is not None and not (request is not None and request.cancelled is not None):
             self.open_line(id, PyBytes_GET_SIZE(tail))
             self.outbox.put(PyBytes_AS_STRING(tail), PyBytes_GET_SIZE(tail))
+            if self.engine.tenancy is not None and self.too_large(id, request, entry.name, mark):
+                return 0
         if request is not None and request.cancelled is not None:
             return self.over(request, mark, "cancelled")
         return self.over(request, mark, getattr(error, "mcp_outcome", "error"))

@@ -77,7 +77,7 @@ def tenancy_of(held: Configuration, of_code: Tenancy | None) -> Tenancy | None:
     made = Tenancy(held.registry) if of_code is None else copy.copy(of_code)
     made.issuers = tuple(said.issuers.values())
     made.tenant, made.scopes, made.scopes_asked = said.tenant, said.scopes, said.scopes_asked
-    made.look_s, made.drain_s = said.look_s, said.drain_s
+    made.look_s, made.drain_s, made.admin = said.look_s, said.drain_s, said.admin
     made.audit = said.audit or (audit_log_of(held.registry) if of_code is None else "")
     return made
 

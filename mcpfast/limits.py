@@ -27,6 +27,7 @@ class Limits(NamedTuple):
     waiting_calls_max: int = (
         1_000  # calls of all tenants that wait for a place; above it they are refused (5030)
     )
+    waiting_s: float = 30.0  # so long at most; then it is refused, too
     connections_max: int = 10_000  # open sockets of one process
     http_sessions_max: int = 10_000  # legacy sessions of one HTTP address
     output_high_bytes: int = 1 << 20  # answers not yet taken by the client; above it reading pauses

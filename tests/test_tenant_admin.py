@@ -228,7 +228,10 @@ def test_only_who_has_the_scope_is_let_in(registered: Registered) -> None:
             ("PUT", "/tenants"),
         ):
             nobody = await ask(method, path, who="")
-            assert (nobody.status, nobody.headers["WWW-Authenticate"]) == (401, "Bearer")
+            assert (nobody.status, nobody.headers["WWW-Authenticate"]) == (
+                401,
+                'Bearer scope="mcpfast:admin"',
+            )
             for who in ("clerk", "pretender", "caller"):
                 said = await ask(method, path, who=who)
                 assert (said.status, said.json) == (403, {"error": f"This needs the scope {SCOPE}"})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mcpfast import CacheHint, Context, Limits, MCPServer
-from mcpfast.tenancy.identity import Plan, TenantRecord
+from mcpfast.tenancy.identity import Plan, Quota, TenantRecord
 from tests.tenanted import LEGACY, Served, all_pages, codes, names, serving, tenancy, text_of, until
 from tests.wire import MODERN, Wire, run
 
@@ -601,7 +601,7 @@ def served_tool_calls(served: Served) -> int:
     return served.meter().admitted
 
 
-def test_what_is_refused_reaches_no_handler_and_no_meter() -> None:
+def test_what_is_refused_reaches_no_handler_and_counts_as_a_call() -> None:
     async def main() -> None:
         reached = []
         server: MCPServer[Any] = MCPServer(
@@ -629,7 +629,10 @@ def test_what_is_refused_reaches_no_handler_and_no_meter() -> None:
             admitted = served_tool_calls(served)
             for name in ("hidden", "scoped", "never"):
                 await wire.error("tools/call", {"name": name})
-            assert reached == ["shown"] and served_tool_calls(served) == admitted
+            assert reached == ["shown"] and served_tool_calls(served) == admitted + 3
+            await served.change(quota=Quota(calls_per_s=0.01, calls_burst=2.0))
+            told = [(await wire.error("tools/call", {"name": "hidden"}))["code"] for _ in range(3)]
+            assert told == [-32602, -32602, 4291], "who guesses uses up what is his"
             await until(lambda: served.meter().in_flight == 0)
 
     run(main())

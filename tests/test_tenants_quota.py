@@ -327,7 +327,7 @@ RESPONSES: dict[str, Callable[[int], tuple[str, dict[str, Any]]]] = {
 @pytest.mark.parametrize("revision", [LEGACY, MODERN])
 @pytest.mark.parametrize("what", RESPONSES)
 def test_response_bytes(what: str, revision: str, middleware: bool) -> None:
-    """The bytes of the message with the end of its line; what is larger is not sent, and the client is told so."""
+    """The bytes of the message, without the end of its line; what is larger is not sent, and the client is told so."""
 
     async def main() -> None:
         async with serving(make_server(middleware=middleware)) as served:
@@ -335,7 +335,7 @@ def test_response_bytes(what: str, revision: str, middleware: bool) -> None:
             method, params = RESPONSES[what](1_000)
             for _ in range(2):
                 await wire.request(method, params)
-                size = len(wire.lines[-1])
+                size = len(wire.lines[-1].rstrip(b"\n"))
                 await served.change(quota=Quota(response_bytes_max=size))
                 await wire.request(method, params)
                 await served.change(quota=Quota(response_bytes_max=size - 1))
@@ -372,6 +372,25 @@ def test_a_large_response_is_not_sent_whatever_way_it_came(way: str) -> None:
             await served.change(quota=Quota(response_bytes_max=1_000))
             answers = await calls(wire, call(wire, tool, text="x" * 2_000), call(wire, tool, text="ok"))
             assert codes(answers) == [REFUSED, None] and text_of(answers[1]) == "ok"
+            assert served.meter().in_flight == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("revision", [LEGACY, MODERN])
+def test_an_error_may_be_no_larger_than_a_result(revision: str) -> None:
+    async def main() -> None:
+        server = make_server()
+
+        @server.tool
+        async def complains(size: int) -> str:
+            raise ToolError("x" * size)
+
+        async with serving(server) as served:
+            wire = await served.wire(revision=revision)
+            await served.change(quota=Quota(response_bytes_max=1_000))
+            answers = await calls(wire, call(wire, "complains", size=5_000), call(wire, "complains", size=10))
+            assert codes(answers) == [REFUSED, None] and answers[1]["result"]["isError"] is True
             assert served.meter().in_flight == 0
 
     run(main())

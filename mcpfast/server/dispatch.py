@@ -462,10 +462,10 @@ class Dispatcher:
             self._log_again_at = now + 1.0 / self.limits.invalid_log_per_s
             logger.info(message, *details)
 
-    def over_quota(self, channel: Channel, verdict: Verdict) -> bytes:
+    def over_quota(self, channel: Channel, verdict: Verdict, name: str) -> bytes:
         """What stands behind the id of a call that its tenant may not begin, or not go on with."""
         assert self.tenants is not None
-        return messages.error_tail(self.tenants.refusal(channel, verdict))
+        return messages.error_tail(self.tenants.refusal(channel, verdict, "tools/call", name))
 
     # ---------------------------------------------------------------- what errors become
 

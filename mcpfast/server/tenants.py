@@ -134,10 +134,14 @@ class Tenants:
         return denied
 
     def _begin(self, request: Request, caller: Caller, handle: Callable[[], Outcome]) -> Outcome:
-        granted = self._granted(request, caller)
+        try:
+            granted = self._granted(request, caller)
+        except MCPError:
+            self._enter_briefly(request, self.callers.granted(caller, GUESS, "", 0.0))  # it counts as a call
+            raise
         gate = self.engine.gate
         if request.method == LISTEN:
-            self._enter_stream(request, granted)
+            self._enter_briefly(request, granted)
             return handle()
         if gate is not None and not gate.acquire():
             return self._queued(request, caller, granted, handle)
@@ -154,7 +158,7 @@ class Tenants:
             caller.tenant.id,
             weight=terms.weight,
             queued_calls_max=terms.quota.queued_calls_max,
-            deadline_s=time.monotonic() + granted.call_s_max,
+            deadline_s=time.monotonic() + min(granted.call_s_max, self.server.limits.waiting_s),
         )
         if not verdict.admitted:
             raise self._over_quota(request, verdict)
@@ -176,16 +180,14 @@ class Tenants:
             raise self._over_quota(request, verdict)
         request.enter(granted)
 
-    def _enter_stream(self, request: Request, granted: Pass) -> None:
-        """A stream costs its opening, and takes no place of a call: it is open for as long as its client likes."""
+    def _enter_briefly(self, request: Request, granted: Pass) -> None:
+        """What counts as a call, and takes no place of one: a refusal; a stream, which is open for as long as its client likes."""
         verdict = self.callers.enter(granted, request.bytes_in)
         if not verdict.admitted:
             raise self._over_quota(request, verdict)
         granted.admission.release(0, time.monotonic())
 
-    def refusal(
-        self, channel: Channel, verdict: Verdict, method: str = "tools/call", target: str = ""
-    ) -> MCPError:
+    def refusal(self, channel: Channel, verdict: Verdict, method: str, target: str) -> MCPError:
         """The error for a Verdict that refuses."""
         error = refusal(verdict).error()
         channel.refuses(error)
@@ -354,6 +356,7 @@ class ShownTo:
 
 NO_UNITS = Use(cost=0.0)
 LISTEN = "subscriptions/listen"
+GUESS = "a refusal"  # the key of the Pass for what is hidden or nowhere
 CURSOR = "cursor"  # what sealed cursors are sealed for
 ENDED = "This tenant is not served any more"
 CALLED_UNKNOWN = "It is not for this tenant, and was called unknown"

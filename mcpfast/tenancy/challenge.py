@@ -70,26 +70,31 @@ class ProtectedResource:
 
     def answer(self, refusal: Denied) -> HttpAnswer:
         """What HTTP says of a refusal: 401 (AU1), 403 (AU5), 400 (AU6), or 503 with the time to come back."""
-        headers: list[tuple[str, str]] = []
-        challenge = self._challenge(refusal)
-        if challenge:
-            headers.append(("WWW-Authenticate", challenge))
-        if refusal.retry_after_s > 0:
-            headers.append(("Retry-After", str(math.ceil(refusal.retry_after_s))))
-        return HttpAnswer(refusal.status, tuple(headers))
+        return answer(refusal, _quoted("resource_metadata", self.metadata_url), self.scopes)
 
-    def _challenge(self, refusal: Denied) -> str:
-        """No other token would help who is forbidden or comes too early, so they get none."""
-        where = _quoted("resource_metadata", self.metadata_url)
-        error = _quoted("error", refusal.error_code) if refusal.error_code else ""
-        description = _quoted("error_description", refusal.message) if refusal.error_code else ""
-        if isinstance(refusal, InsufficientScope):
-            scope = _quoted("scope", " ".join(_askable(refusal.scopes)))
-            return _bearer(error, scope, where, description)
-        if refusal.status == 401:
-            asked = " ".join(_askable(refusal.scopes) or self.scopes)
-            return _bearer(where, _quoted("scope", asked) if asked else "", error, description)
-        return _bearer(error, description) if refusal.status == 400 else ""
+
+def answer(refusal: Denied, where: str = "", scopes: tuple[str, ...] = ()) -> HttpAnswer:
+    """The same where no authorization server is known: `where` says that of the metadata, `scopes` what a first token needs."""
+    headers: list[tuple[str, str]] = []
+    challenge = _challenge(refusal, where, scopes)
+    if challenge:
+        headers.append(("WWW-Authenticate", challenge))
+    if refusal.retry_after_s > 0:
+        headers.append(("Retry-After", str(math.ceil(refusal.retry_after_s))))
+    return HttpAnswer(refusal.status, tuple(headers))
+
+
+def _challenge(refusal: Denied, where: str, scopes: tuple[str, ...]) -> str:
+    """No other token would help who is forbidden or comes too early, so they get none."""
+    error = _quoted("error", refusal.error_code) if refusal.error_code else ""
+    description = _quoted("error_description", refusal.message) if refusal.error_code else ""
+    if isinstance(refusal, InsufficientScope):
+        scope = _quoted("scope", " ".join(_askable(refusal.scopes)))
+        return _bearer(error, scope, where, description)
+    if refusal.status == 401:
+        asked = " ".join(_askable(refusal.scopes) or scopes)
+        return _bearer(where, _quoted("scope", asked) if asked else "", error, description)
+    return _bearer(error, description) if refusal.status == 400 else ""
 
 
 def canonical_resource(url: str) -> str:
@@ -106,7 +111,7 @@ def canonical_resource(url: str) -> str:
 
 
 def _bearer(*parameters: str) -> str:
-    return "Bearer " + ", ".join(filter(None, parameters))
+    return f"Bearer {', '.join(filter(None, parameters))}".strip()
 
 
 def _quoted(name: str, value: str) -> str:

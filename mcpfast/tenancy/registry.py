@@ -130,9 +130,10 @@ class Registry:
         try:
             if asked or await self.store.changed():
                 await self.reload()
-        except ConfigurationError as error:
+        except Exception as error:  # of a store of the user's any: who keeps looking must not end of it
             if asked or self.problem != str(error):
-                log.error("tenants stay as they are: %s", error)
+                theirs = isinstance(error, ConfigurationError)
+                log.error("tenants stay as they are: %s", error, exc_info=None if theirs else error)
             self.problem = str(error)
 
     async def watch(

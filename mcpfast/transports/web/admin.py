@@ -51,7 +51,6 @@ BODY_BYTES_MAX = 1 << 20
 PAGE_MAX = 500  # tenants in one answer
 ANSWER_S = 30.0  # a change that takes longer goes on, and nobody is kept waiting for it
 NOT_YET = "It is not done yet, and goes on; look before you ask for it again"
-CHALLENGE = f'WWW-Authenticate: Bearer error="insufficient_scope", scope="{ADMIN_SCOPE}"\r\n'.encode()
 NO_SUCH = "There is no such thing under /admin; see /admin/tenants"
 
 
@@ -139,12 +138,7 @@ class AdminCall:
             case Refused():
                 return error.status, str(error), error.extra
             case Denied():
-                extra = headers_of(self._endpoint, self._exchange, error)
-                if (
-                    isinstance(error, InsufficientScope) and not extra
-                ):  # without an issuer there is nobody to name
-                    extra = CHALLENGE
-                return error.status, error.message, extra
+                return error.status, error.message, headers_of(self._endpoint, self._exchange, error)
             case TimeoutError():
                 return 503, NOT_YET, b"Retry-After: 5\r\n"
             case Unknown():

@@ -7,7 +7,6 @@ with it, and other connections go on.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -17,7 +16,7 @@ import msgspec
 from mcpfast.errors import MCPError, RegistrationError
 from mcpfast.protocol import messages
 from mcpfast.server.tenants import TOO_LATE
-from mcpfast.tenancy.challenge import WELL_KNOWN, ProtectedResource
+from mcpfast.tenancy.challenge import WELL_KNOWN, ProtectedResource, answer
 from mcpfast.tenancy.denied import Denied, Unavailable
 from mcpfast.tenancy.local import tls_names
 from mcpfast.tenancy.namespace import UnsafeName, check_tenant_id
@@ -170,12 +169,7 @@ def headers_of(endpoint: Endpoint, exchange: Exchange, error: MCPError) -> bytes
 def _told(endpoint: Endpoint, exchange: Exchange, head: Head, denied: Denied) -> bytes:
     """Challenge and Retry-After of a Denied, as lines."""
     resource = resource_of(endpoint, exchange, head)
-    if resource is not None:
-        return _lines(resource.answer(denied).headers)
-    headers = [("WWW-Authenticate", "Bearer")] if denied.status == 401 else []
-    if denied.retry_after_s > 0:
-        headers.append(("Retry-After", str(math.ceil(denied.retry_after_s))))
-    return _lines(headers)
+    return _lines((answer(denied) if resource is None else resource.answer(denied)).headers)
 
 
 def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
