@@ -248,7 +248,7 @@ class Dispatcher:
     async def _read(self, request: Request, uri: str) -> bytes:
         contents = await self.read_own(request, uri)
         result = projection.read_result({"contents": contents}, REVISIONS[request.wire.index])
-        return self.answers.of(result, request.wire, request.method)
+        return self.answers.of(result, request.wire, request.method, private=self.tenants is not None)
 
     async def read_own(self, request: Request, uri: str) -> list[dict[str, Any]]:
         """The contents behind a URI: a fixed resource first, then the most specific template. Raises ResourceNotFound."""

@@ -228,8 +228,11 @@ class Tenants:
 
     def use_of(self, uri: str, view: View) -> Use | None:
         """What reading a URI takes; None where nothing is behind it for this view. Raises InsufficientScope."""
-        resource, _ = self.server.find_resource(uri)
-        if resource is None or not self._visible(view.decide_uri(uri, _requirement(resource.use))):
+        resource, variables = self.server.find_resource(uri)
+        if resource is None:
+            return None
+        spelled = None if resource.template is None else resource.template.expand(variables)
+        if not self._visible(view.decide_uri(uri, _requirement(resource.use), spelled=spelled)):
             return None
         return resource.use
 
@@ -240,12 +243,12 @@ class Tenants:
         if prompt is not None and not self._visible(view.decide(prompt.name, _requirement(prompt.use))):
             raise unknown_reference(ref)
         if ref.type == "ref/resource" and ref.uri is not None:
-            template: Resource | None = (
-                self.catalog.templates.get(ref.uri) or self.server.find_resource(ref.uri)[0]
-            )
-            if template is not None and not self._visible(
-                view.decide_uri(ref.uri, _requirement(template.use))
-            ):
+            template: Resource | None = self.catalog.templates.get(ref.uri)
+            if template is None:
+                known = self.use_of(ref.uri, view) is not None
+            else:
+                known = self._visible(view.decide_uri(ref.uri, _requirement(template.use)))
+            if not known:
                 raise unknown_reference(ref)
 
     @staticmethod
@@ -297,9 +300,8 @@ class ShownTo:
 
     def shows(self, key: str, owner: Any) -> bool:
         """Whether an offer is listed; one that a step up would open is not."""
-        asked = _requirement(owner.use)
-        decide = self._view.decide_uri if "://" in key else self._view.decide
-        return decide(key, asked).verdict == "visible"
+        decide = self._view.decide_uri if isinstance(owner, Resource) else self._view.decide
+        return decide(key, _requirement(owner.use)).verdict == "visible"
 
 
 NO_UNITS = Use(cost=0.0)
