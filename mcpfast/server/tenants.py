@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from mcpfast.errors import MCPError
@@ -21,15 +21,16 @@ from mcpfast.server.dispatch import (
     unknown_reference,
     unknown_resource,
     unknown_tool,
+    value_of,
 )
 from mcpfast.server.listeners import Listeners
 from mcpfast.server.registered import ASKS_NOTHING, Prompt, Resource, Tool, Use
-from mcpfast.tenancy.denied import Denied, Unavailable
+from mcpfast.tenancy.denied import Denied, Forbidden, InsufficientScope, Unavailable
 from mcpfast.tenancy.local import OF_THE_PROCESS
 from mcpfast.tenancy.refusals import refusal
 from mcpfast.tenancy.resolvers import Evidence, Peer
 from mcpfast.tenancy.service import Callers
-from mcpfast.tenancy.views import NOTHING_ASKED, Decision, Requirement, View
+from mcpfast.tenancy.views import HIDDEN, NOTHING_ASKED, Decision, Requirement, View
 
 if TYPE_CHECKING:
     from mcpfast._caller import Caller, Pass
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from mcpfast.server.host import Host
     from mcpfast.server.sealed import Sealer
     from mcpfast.server.session import Session
+    from mcpfast.tenancy.audit import DenialOf
     from mcpfast.tenancy.tenant import Tenant
 
 TENANT_VARIABLE = "MCPFAST_TENANT"
@@ -57,6 +59,8 @@ class Tenants:
         self.callers = Callers(server.tenancy, host.engine, self, server.limits)
         self.listeners = Listeners(self)
         self._catalog_seen: tuple[int, ...] = ()
+        # Asked to end what is under way of a tenant, beside the calls of sessions: the endpoints of HTTP.
+        self.calls_beside: list[Callable[[], Iterable[Request]]] = []  # in flight, and of no session
 
     async def open(self) -> None:
         await self.callers.open()
@@ -72,10 +76,16 @@ class Tenants:
         self.callers.hand_over()
 
     def cancel_of(self, tenant: Tenant) -> None:
-        for session in list(self.host.sessions):
-            for request in list(session.calls()):
-                if request.caller is not None and request.caller.tenant is tenant:
-                    request.cancel("the tenant is no longer served")
+        sources = [*(session.calls for session in self.host.sessions), *self.calls_beside]
+        for request in {request for calls in sources for request in calls()}:
+            if request.caller is not None and request.caller.tenant is tenant and request.task is not None:
+                request.task.cancel()  # not the request: its client waits for an answer, and gets `why_cancelled`
+
+    def why_cancelled(self, request: Request) -> Denied | None:
+        """What the client of a call is told that was cancelled with all of its tenant; None for any other."""
+        if request.caller is None or self.callers.is_served(request.caller.tenant):
+            return None
+        return self._denied(request.channel, Forbidden(ENDED))
 
     def callers_changed(self) -> None:
         self.listeners.changed()
@@ -102,15 +112,20 @@ class Tenants:
 
     async def _found(self, request: Request, handle: Callable[[], Outcome]) -> Any:
         """The same for a connection whose caller is not known, or not any more."""
+        caller = await self._identify(request)
+        return await value_of(request, self._begin(request, caller, handle))
+
+    async def _identify(self, request: Request) -> Caller:
+        """Whose a request is, found anew."""
         channel = request.channel
         try:
             async with asyncio.timeout(self.server.limits.identify_s):
-                caller = request.caller = channel.caller = await self.find(channel, channel.session)
+                request.caller = channel.caller = await self.find(channel, channel.session)
         except TimeoutError:
             raise self._denied(channel, Unavailable(TOO_LATE, retry_after_s=1.0)) from None
         except Denied as denied:
             raise self._denied(channel, denied) from None
-        return await _value(self._begin(request, caller, handle))
+        return request.caller
 
     @staticmethod
     def _denied(channel: Channel, denied: Denied) -> Denied:
@@ -119,10 +134,7 @@ class Tenants:
         return denied
 
     def _begin(self, request: Request, caller: Caller, handle: Callable[[], Outcome]) -> Outcome:
-        try:
-            granted = self._granted(request, caller)
-        except Denied as denied:
-            raise self._denied(request.channel, denied) from None
+        granted = self._granted(request, caller)
         gate = self.engine.gate
         if request.method == LISTEN:
             self._enter_stream(request, granted)
@@ -145,9 +157,15 @@ class Tenants:
             deadline_s=time.monotonic() + granted.call_s_max,
         )
         if not verdict.admitted:
-            raise self.refusal(request.channel, verdict)
+            raise self._over_quota(request, verdict)
+        if not self.is_good(caller):  # what was true when it came need not be any more
+            try:
+                granted = self._granted(request, await self._identify(request))
+            except BaseException:
+                fair.leave()
+                raise
         self._enter(request, granted)
-        return await _value(handle())
+        return await value_of(request, handle())
 
     def _enter(self, request: Request, granted: Pass) -> None:
         """Takes from the quotas, with a place in hand. From here on whatever ends the request gives all of it back."""
@@ -155,21 +173,32 @@ class Tenants:
         if not verdict.admitted:
             if self.callers.fair is not None:
                 self.callers.fair.leave()
-            raise self.refusal(request.channel, verdict)
+            raise self._over_quota(request, verdict)
         request.enter(granted)
 
     def _enter_stream(self, request: Request, granted: Pass) -> None:
         """A stream costs its opening, and takes no place of a call: it is open for as long as its client likes."""
         verdict = self.callers.enter(granted, request.bytes_in)
         if not verdict.admitted:
-            raise self.refusal(request.channel, verdict)
+            raise self._over_quota(request, verdict)
         granted.admission.release(0, time.monotonic())
 
-    def refusal(self, channel: Channel, verdict: Verdict) -> MCPError:
+    def refusal(
+        self, channel: Channel, verdict: Verdict, method: str = "tools/call", target: str = ""
+    ) -> MCPError:
         """The error for a Verdict that refuses."""
         error = refusal(verdict).error()
         channel.refuses(error)
+        self._write_denial("quota", channel, method, target, f"{verdict.limit} of the {verdict.level}")
         return error
+
+    def _over_quota(self, request: Request, verdict: Verdict) -> MCPError:
+        asked = self._asked(request)
+        return self.refusal(request.channel, verdict, request.method, asked.name or asked.uri or "")
+
+    def _write_denial(self, of: DenialOf, channel: Channel, method: str, target: str, reason: str) -> None:
+        via = channel.session.peer.transport
+        self.callers.denied(of, channel.caller, via, method, target, reason)
 
     # ---------------------------------------------------------------- may it
 
@@ -197,7 +226,10 @@ class Tenants:
 
     def _granted(self, request: Request, caller: Caller) -> Pass:
         """The Pass for what a request asks for. Raises InsufficientScope, or what an unknown name is told."""
-        what, name, use = self._target(request, caller.view)
+        try:
+            what, name, use = self._target(request, caller.view)
+        except Denied as denied:
+            raise self._denied(request.channel, denied) from None
         return self.callers.granted(caller, what, name, use.cost)
 
     def _target(self, request: Request, view: View) -> tuple[object, str, Use]:
@@ -206,21 +238,21 @@ class Tenants:
         if method == "tools/call":
             name = self._asked(request).name or ""
             tool: Tool | None = self.catalog.tools.get(name)
-            if tool is None or not self._visible(view.decide(name, _requirement(tool.use))):
+            if tool is None or not self._may(request, name, view.decide(name, _requirement(tool.use))):
                 raise unknown_tool(name)
             return tool.entry, name, tool.use
         if method == "prompts/get":
             name = self._asked(request).name or ""
             prompt = self.catalog.prompts.get(name)
-            if prompt is None or not self._visible(view.decide(name, _requirement(prompt.use))):
+            if prompt is None or not self._may(request, name, view.decide(name, _requirement(prompt.use))):
                 raise unknown_prompt(name)
             return ("prompts/get", name), "", prompt.use
         if method in ("resources/read", "resources/subscribe"):
             uri = self._asked(request).uri or ""
-            use = self.use_of(uri, view)
-            if use is None:
+            resource, decision = self._resource(uri, view)
+            if resource is None or not self._may(request, uri, decision):
                 raise unknown_resource(uri)
-            return ("resources/read", use.cost), "", use
+            return ("resources/read", resource.use.cost), "", resource.use
         if method == "completion/complete":
             self._check_completed(request, view)
             return method, "", ASKS_NOTHING
@@ -228,33 +260,49 @@ class Tenants:
 
     def use_of(self, uri: str, view: View) -> Use | None:
         """What reading a URI takes; None where nothing is behind it for this view. Raises InsufficientScope."""
+        resource, decision = self._resource(uri, view)
+        return resource.use if resource is not None and self._visible(decision) else None
+
+    def _resource(self, uri: str, view: View) -> tuple[Resource | None, Decision]:
+        """What is behind a URI, and whether this view has it: in the client's spelling, and as its template reads it."""
         resource, variables = self.server.find_resource(uri)
         if resource is None:
-            return None
+            return None, HIDDEN
         spelled = None if resource.template is None else resource.template.expand(variables)
-        if not self._visible(view.decide_uri(uri, _requirement(resource.use), spelled=spelled)):
-            return None
-        return resource.use
+        return resource, view.decide_uri(uri, _requirement(resource.use), spelled=spelled)
 
     def _check_completed(self, request: Request, view: View) -> None:
         """What a completion is for must be there for whoever asks; of what is nowhere the handler of the method tells."""
         ref = messages.decode(messages.CompleteParams, request.params).ref
         prompt: Prompt | None = self.catalog.prompts.get(ref.name or "") if ref.type == "ref/prompt" else None
-        if prompt is not None and not self._visible(view.decide(prompt.name, _requirement(prompt.use))):
+        if prompt is not None and not self._may(
+            request, prompt.name, view.decide(prompt.name, _requirement(prompt.use))
+        ):
             raise unknown_reference(ref)
         if ref.type == "ref/resource" and ref.uri is not None:
             template: Resource | None = self.catalog.templates.get(ref.uri)
             if template is None:
-                known = self.use_of(ref.uri, view) is not None
+                template, decision = self._resource(ref.uri, view)
             else:
-                known = self._visible(view.decide_uri(ref.uri, _requirement(template.use)))
-            if not known:
+                decision = view.decide_uri(ref.uri, _requirement(template.use))
+            if template is None or not self._may(request, ref.uri, decision):
                 raise unknown_reference(ref)
 
     @staticmethod
     def _asked(request: Request) -> messages.Target:
         asked: messages.Target = messages.decode(messages.Target, request.params)
         return asked
+
+    def _may(self, request: Request, target: str, decision: Decision) -> bool:
+        """As `_visible`, for what is asked for by name: what is denied is written down."""
+        try:
+            visible = self._visible(decision)
+        except InsufficientScope as denied:
+            self._write_denial("permission", request.channel, request.method, target, denied.message)
+            raise
+        if not visible:
+            self._write_denial("permission", request.channel, request.method, target, CALLED_UNKNOWN)
+        return visible
 
     def _visible(self, decision: Decision) -> bool:
         return self.callers.is_visible(decision)
@@ -307,6 +355,8 @@ class ShownTo:
 NO_UNITS = Use(cost=0.0)
 LISTEN = "subscriptions/listen"
 CURSOR = "cursor"  # what sealed cursors are sealed for
+ENDED = "This tenant is not served any more"
+CALLED_UNKNOWN = "It is not for this tenant, and was called unknown"
 TOO_LATE = "It could not be found out in time who is asking"
 
 
@@ -314,13 +364,12 @@ def _requirement(use: Use) -> Requirement:
     return use.requirement or NOTHING_ASKED
 
 
-async def _value(outcome: Outcome) -> Any:
-    return outcome if isinstance(outcome, bytes) else await outcome
-
-
 def evidence_of(session: Session, tenant: str) -> Evidence:
-    """What a connection shows: over stdio the process that started us, over a Unix socket what the kernel says."""
+    """What a connection shows: over stdio the process that started us, over a Unix socket what the kernel says, and what its
+    first request showed where that was one of HTTP."""
     peer = session.peer
+    if peer.evidence is not None:
+        return peer.evidence
     if peer.transport in OF_THE_PROCESS:
         named = tenant or os.environ.get(TENANT_VARIABLE, "")
         return Evidence(transport=peer.transport, environment=os.environ, option_tenant=named)

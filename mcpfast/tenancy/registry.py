@@ -58,6 +58,9 @@ class Registry:
         self.store = store
         self.generation = 0  # rises with every change
         self.problem = ""  # why the last reload was refused
+        self.reloaded: Callable[[Changes], Awaitable[None]] | None = (
+            None  # told what a reload but the first brought
+        )
         self._clock = clock
         self._drain_s = drain_s
         self._tenants: dict[str, Tenant] = {}
@@ -86,6 +89,9 @@ class Registry:
     def tenants(self) -> Iterable[Tenant]:
         return self._tenants.values()
 
+    def known_keys(self) -> Iterable[KeyRecord]:
+        return self._keys.values()
+
     def plans(self) -> Mapping[str, Plan]:
         return self._plans
 
@@ -109,20 +115,23 @@ class Registry:
                 prepared = await self._prepare(content)
                 if self.generation == begun:  # else something changed while this was read: read it again
                     break
-            self.problem = ""
+            self.problem, first = "", self.generation == 0
             self._commit(content, prepared)
+            if self.reloaded is not None and any(prepared.changes) and not first:
+                await self.reloaded(prepared.changes)
             while prepared.changed:  # ten thousand records are not freed at once, either
                 await asyncio.sleep(0)
                 del prepared.changed[-SLICE_RECORDS:]
             return prepared.changes
 
-    async def look(self) -> None:
-        """Reloads where the store says that something changed. What is wrong with it stands in `problem` and in the log."""
+    async def look(self, *, asked: bool = False) -> None:
+        """Reloads where the store says that something changed, or where somebody `asked`. What is wrong with it stands in
+        `problem` and in the log, for who asked each time."""
         try:
-            if await self.store.changed():
+            if asked or await self.store.changed():
                 await self.reload()
         except ConfigurationError as error:
-            if self.problem != str(error):
+            if asked or self.problem != str(error):
                 log.error("tenants stay as they are: %s", error)
             self.problem = str(error)
 

@@ -89,7 +89,8 @@ class Resolver(Protocol):
                     raise InvalidToken("The badge is not known")  # present and bad: final
                 return Claim(Principal(name, scopes=frozenset({"read"}), issuer="badge"), tenant="staff")
 
-    It decides who it is and nothing else: whether the tenant exists, is active and has this member, the chain asks.
+    It decides who it is and nothing else: whether the tenant exists, is active and has this member, the chain asks. The answer is
+    remembered for the same credential until the registry changes or `Principal.expires_s`: what may be withdrawn elsewhere sets it.
     """
 
     async def resolve(self, evidence: Evidence) -> Claim | None:
@@ -182,6 +183,7 @@ def _as_member(principal: Principal, member: Member) -> Principal:
 def _check_nothing_unread(evidence: Evidence) -> None:
     """An Authorization that nobody could read is a bad one, and not made good by how the client is connected."""
     if evidence.header("authorization") is not None:
+        check_token_chars(bearer_token(evidence) or "")
         raise InvalidToken("Credentials of this kind are not accepted here")
 
 
