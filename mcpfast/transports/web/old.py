@@ -109,7 +109,7 @@ class OldConnection(Connection):
     def is_of(self, exchange: Exchange) -> bool:
         """Whether this stream was opened by whose exchange this is."""
         ours, theirs = self.channel.caller, exchange.caller
-        return ours is None if theirs is None else ours is not None and ours.key == theirs.key
+        return ours is None if theirs is None else theirs.is_same(ours)
 
     def shown_by(self, exchange: Exchange) -> None:
         """What comes is of this request's caller, whose credential may be a newer one than the stream's."""
