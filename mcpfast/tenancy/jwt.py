@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
@@ -113,7 +112,7 @@ class JwtBearer:
             except KeyError:  # another thread has just let it go
                 pass
         if known.tenants is not None:
-            tenant = known.claim.tenant or evidence.meant()
+            tenant = evidence.meant() or known.claim.tenant
             if tenant not in known.tenants:
                 raise InvalidToken("The token is for another audience")
         return known.claim
@@ -156,12 +155,14 @@ class JwtBearer:
         if key is None or unverified.algorithm not in key.algorithms:
             raise InvalidForNow("The token is not signed with a key of its issuer")
         key_generation = keys.generation
-        async with self._turns.take():
-            known = self._known.get(digest)
-            if known is not None and self._holds(known):  # the same token came twice
-                return known
-            if not verify(unverified, key):
-                raise InvalidToken(NO_SIGNATURE)
+        with self._turns.queue() as turn:
+            async with turn:
+                await asyncio.sleep(0)  # everything else that is ready comes first
+                known = self._known.get(digest)
+                if known is not None and self._holds(known):  # the same token came twice
+                    return known
+                if not verify(unverified, key):
+                    raise InvalidToken(NO_SIGNATURE)
         until_s = min(accepted.expires_s, self._now() + CACHED_S)
         known = _Known(accepted.claim, home, accepted.tenants, until_s, keys, key_generation, generation)
         _remember(self._known, digest, known, self._entries_max)
@@ -176,11 +177,23 @@ class JwtBearer:
 
 
 class _Queue:
-    """Of one loop: who verifies, and how many wait for it."""
+    """Of one loop: whose turn it is to verify, and how many wait for theirs.
+
+    No async generator: one that waits keeps its turn for good when the coroutine that waits for it is closed (before Python 3.13).
+    """
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
+        self.turn = asyncio.Lock()
         self.waiting = 0
+
+    def __enter__(self) -> asyncio.Lock:
+        if self.waiting >= WAITING_MAX:
+            raise Unavailable("Too many new tokens at once", retry_after_s=1.0)
+        self.waiting += 1
+        return self.turn
+
+    def __exit__(self, *error: object) -> None:
+        self.waiting -= 1
 
 
 class _Turns:
@@ -189,21 +202,8 @@ class _Turns:
     def __init__(self) -> None:
         self._queues: dict[asyncio.AbstractEventLoop, _Queue] = {}
 
-    @asynccontextmanager
-    async def take(self) -> AsyncIterator[None]:
-        """Raises Unavailable where too many wait already."""
-        queue = self._queue()
-        if queue.waiting >= WAITING_MAX:
-            raise Unavailable("Too many new tokens at once", retry_after_s=1.0)
-        queue.waiting += 1
-        try:
-            async with queue.lock:
-                await asyncio.sleep(0)  # everything else that is ready comes first
-                yield
-        finally:
-            queue.waiting -= 1
-
-    def _queue(self) -> _Queue:
+    def queue(self) -> _Queue:
+        """Of the running loop. To enter it raises Unavailable where too many wait already."""
         loop = asyncio.get_running_loop()
         queue = self._queues.get(loop)
         if queue is None:

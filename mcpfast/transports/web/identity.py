@@ -51,18 +51,19 @@ async def _wait(
 ) -> None:
     tenants = endpoint.host.dispatcher.tenants
     assert tenants is not None
+    # Not within this Task: what is called next has a Task of its own.
+    end = asyncio.get_running_loop().call_soon
     try:
         async with asyncio.timeout(endpoint.limits.identify_s):
             caller = await tenants.callers.find(evidence)
     except TimeoutError:
-        late = Unavailable(TOO_LATE, retry_after_s=1.0)
-        deny(endpoint, exchange, head, late)
+        end(deny, endpoint, exchange, head, Unavailable(TOO_LATE, retry_after_s=1.0))
     except Denied as denied:
-        deny(endpoint, exchange, head, denied)
+        end(deny, endpoint, exchange, head, denied)
     except Exception as error:
-        endpoint.broke(exchange, error)
+        end(endpoint.broke, exchange, error)
     else:
-        _known(exchange, head, caller, go_on)
+        end(_known, exchange, head, caller, go_on)
 
 
 def _known(exchange: Exchange, head: Head, caller: Caller, go_on: Callable[[], None]) -> None:
