@@ -71,6 +71,11 @@ cdef class Exchange(Channel):
     cdef public bytes extra       # headers that go with the response, each with its end of line
     cdef public object tied       # whoever is to be told (`lost(reason)`) when the client goes, or None
     cdef public str root          # where the endpoint is mounted: what stands before its path for a client
+    cdef public bint secure       # the client speaks TLS
+    cdef public object shown      # what the connection itself shows of who is asking (`identity.Shown`), or None
+    cdef public Head asked        # where it shows something: the head that `caller` was found for, with it
+    cdef bytes body               # of a message that waits until it is known whose it is
+    cdef bint refused_one         # a refusal of a tenant is on its way: its code says the status
     cdef int stage
     cdef public bint resumes      # this exchange repeats a stream
     cdef bint expects_answer, envelope_bad

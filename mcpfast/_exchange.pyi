@@ -60,6 +60,9 @@ class Exchange(Channel):
     extra: bytes | None
     tied: Any
     root: str
+    secure: bool
+    shown: Any
+    asked: Head | None
     caller: Caller | None
     resumes: bool
     def __init__(self, front: Front) -> None: ...
@@ -85,6 +88,7 @@ class Exchange(Channel):
 class RelayedExchange(Exchange):
     outlet: Any
     def __init__(self, front: Front, outlet: Any) -> None: ...
+    def expect(self, head: Head) -> None: ...
     def perform(self, head: Head) -> None: ...
     def taken_all(self) -> None: ...
     @property

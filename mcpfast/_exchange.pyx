@@ -147,17 +147,22 @@ cdef class Exchange(Channel):
         head.admitted = True
         if self.engine.tenancy is None or self.known_caller(head):
             return self.message_in(head, PyBytes_AS_STRING(head.body), PyBytes_GET_SIZE(head.body))
+        self.body = head.body  # that of the head is let go when the head is remembered
         self.front.upper.identify(self, head, self.go_on)
         return 0
 
     def go_on(self):
         """The caller is known now."""
-        if not self.closed and self.stage == ANSWERING:
-            self.message_in(self.head, PyBytes_AS_STRING(self.head.body), PyBytes_GET_SIZE(self.head.body))
+        cdef bytes body = self.body
+        self.body = None
+        if not self.closed and self.stage == ANSWERING and body is not None:
+            self.message_in(self.head, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
 
     cdef bint known_caller(self, Head head) except -1:
-        "Whether this head came before, and what was found out about it still holds."
+        "Whether this head came before, and what was found out about it still holds: for all connections, unless they differ."
         cdef Caller caller = head.caller
+        if self.shown is not None:
+            caller = self.caller if self.asked is head else None
         if caller is None or not caller.holds(self.engine.generation, monotonic()):
             return False
         self.caller = caller
@@ -165,7 +170,7 @@ cdef class Exchange(Channel):
 
     cdef int start(self, Head head) except -1:
         self.head, self.stage, self.extra = head, ANSWERING, head.extra
-        self.expects_answer = self.modern = self.envelope_bad = self.resumes = False
+        self.expects_answer = self.modern = self.envelope_bad = self.resumes = self.refused_one = False
         return 0
 
     cdef bint known_good(self, Head head) except -1:
@@ -389,7 +394,7 @@ cdef class Exchange(Channel):
         if count <= i + PyBytes_GET_SIZE(ERROR_CODE) or memcmp(at + i, PyBytes_AS_STRING(ERROR_CODE), PyBytes_GET_SIZE(ERROR_CODE)):
             return 200
         code = at + i + PyBytes_GET_SIZE(ERROR_CODE)
-        if self.engine.tenancy is not None and (code[0] == c"4" or code[0] == c"5") and code[4] == c",":
+        if self.refused_one and (code[0] == c"4" or code[0] == c"5") and code[4] == c",":
             return (code[0] - c"0") * 100 + (code[1] - c"0") * 10 + code[2] - c"0"  # 4291 and its like: see errors.py
         if memcmp(code, b"-32700", 6) == 0 or memcmp(code, b"-32600", 6) == 0:
             return 400
@@ -407,6 +412,7 @@ cdef class Exchange(Channel):
     def refuses(self, error):
         """Retry-After, or a challenge, goes with the response."""
         if self.stage == ANSWERING:
+            self.refused_one = True
             self.front.upper.refuses(self, error)
 
     def respond(self, int status, bytes body=b"", bytes kind=PLAIN, bytes extra=b""):
@@ -489,7 +495,7 @@ cdef class Exchange(Channel):
         if self.recording is not None:
             self.recording.end()
             self.recording = None
-        self.stage, self.head, self.extra = IDLE, None, None
+        self.stage, self.head, self.extra, self.body = IDLE, None, None, None
         self.since_s = self.engine.loop.time()
         if self.session is not None and self.session is not self.own:
             if streamed:
@@ -563,6 +569,10 @@ cdef class RelayedExchange(Exchange):
     def __init__(self, Front front not None, outlet):
         Exchange.__init__(self, front)
         self.outlet = outlet
+
+    def expect(self, Head head not None):
+        """Begins with a request that is no message: an upgrade. Whoever asks says what becomes of it."""
+        self.start(head)
 
     def perform(self, Head head not None):
         """Begins, from a callback of the loop; what is said goes to the outlet, now and later."""

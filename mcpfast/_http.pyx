@@ -128,12 +128,13 @@ cdef class HttpConnection(Exchange):
     def connection_made(self, transport):
         """The loop's callback."""
         self.transport = transport
+        self.secure = transport.get_extra_info("sslcontext") is not None
         self.port.owner.made(self)
         if not self.welcome:
             transport.abort()
             return
         self.parser = self.port.make_parser(self)
-        if transport.get_extra_info("sslcontext") is None:
+        if not self.secure:
             self.fd = transport.get_extra_info("socket").fileno()
 
     def data_received(self, bytes data not None):
@@ -213,8 +214,6 @@ cdef class HttpConnection(Exchange):
         self.known = self.last = None
         if head is None or not head.admitted or not head.keep_alive or head.value(EXPECT) is not None:
             return 0
-        if self.engine.tenancy is not None and head.caller is None:
-            return 0  # it was refused, or it is still being found out whose it is, and the body is needed yet
         count = find_length(at, PyBytes_GET_SIZE(data), &length_at)
         if (count == 0 or count > KNOWN_BYTES_MAX or count + PyBytes_GET_SIZE(head.body) != <size_t>PyBytes_GET_SIZE(data)
                 or head.value(CONTENT_LENGTH) is None or not data.startswith(head.value(CONTENT_LENGTH), length_at)):

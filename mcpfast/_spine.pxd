@@ -71,7 +71,7 @@ cdef class Engine:
     cdef public Gate gate       # of all calls of the process, where that has a limit
     cdef public size_t generation  # what was found out about callers before is no longer so
     cdef public double epoch_ahead_s  # of time.monotonic
-    cdef double now_s          # where tenants are served: when the lines came that are read, or the call went on that ends
+    cdef public double now_s          # where tenants are served: when the lines came that are read, or the call went on that ends
     cdef readonly int depth_max
     cdef readonly size_t frame_bytes_max, id_bytes_max, output_high_bytes, output_low_bytes, output_bytes_max, output_cork_bytes
     cdef readonly Py_ssize_t connection_calls_max

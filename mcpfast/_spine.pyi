@@ -69,6 +69,7 @@ class Engine:
     gate: Gate | None
     generation: int
     epoch_ahead_s: float
+    now_s: float
     depth_max: int
     frame_bytes_max: int
     id_bytes_max: int

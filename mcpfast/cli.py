@@ -40,9 +40,16 @@ mcpfast COMMAND --help says more.""",
   mcpfast run notes.py --listen https://0.0.0.0:8443 --ssl-certfile cert.pem --ssl-keyfile key.pem
   mcpfast run notes.py --listen tcp://127.0.0.1:9000 --listen unix:///run/notes.sock
   mcpfast run notes.py --listen tcp://127.0.0.1:0   on a free port, which is told on stderr
+  mcpfast run notes.py --config mcpfast.toml        addresses, limits, tenants: as the file says
+  mcpfast run notes.py --config mcpfast.toml --listen stdio --tenant acme
   mcpfast run notes.py -- --verbose                 what stands behind -- is the file's own sys.argv
 
-stdio ends when its client is gone. SIGTERM and SIGINT (Ctrl-C) let the calls in flight end; a second one ends at once.""",
+stdio ends when its client is gone. SIGTERM and SIGINT (Ctrl-C) let the calls in flight end; a second one ends at once.
+SIGHUP reads the tenants anew, where there are some; a change of their file is noticed without it, too.
+
+Stronger than a setting of --config FILE is the environment (MCPFAST_LIMITS__IDLE_S=60: two underscores), than that the
+options here, and than those what the file itself says (MCPServer(limits=...)). What holds, and who said so:
+mcpfast config show notes.py --config mcpfast.toml""",
     "inspect": """
   mcpfast inspect notes.py
   mcpfast inspect http://127.0.0.1:8000/mcp --json | jq '.tools[].name'
@@ -109,6 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MCPError as error:
         print(f"mcpfast: {error.message} (JSON-RPC error {error.code})", file=sys.stderr)
         return 1
+    except McpFastError as error:  # settings, tenants or keys that cannot be used
+        print(f"mcpfast: {error}", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # `mcpfast inspect ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
@@ -147,6 +157,17 @@ def _parser() -> argparse.ArgumentParser:
         "may be given several times",
     )
     run.add_argument(
+        "--config",
+        metavar="FILE",
+        help="settings and tenants, in TOML (default: what MCPFAST_CONFIG names, or none)",
+    )
+    run.add_argument(
+        "--tenant",
+        default="",
+        metavar="ID",
+        help="over stdio, the tenant that is served (default: what MCPFAST_TENANT names)",
+    )
+    run.add_argument(
         "--session-mode",
         choices=("stateful", "sealed", "off"),
         help="over HTTP, sessions of revisions up to 2025-11-25: in this process (the default), in their ids, or none",
@@ -165,9 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--ssl-certfile", metavar="FILE", help="the certificate of an https:// address (PEM)")
     run.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where it is not in the same file")
-    run.add_argument(
-        "--loop", choices=("auto", "uvloop", "asyncio"), default="auto", help="the event loop (default: auto)"
-    )
+    run.add_argument("--loop", choices=("auto", "uvloop", "asyncio"), help="the event loop (default: auto)")
     # What other tools have; known here, to be answered well.
     run.add_argument("--host", help=argparse.SUPPRESS)
     run.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -240,8 +259,13 @@ def _run(options: Any) -> None:
     over_http = {name: value for name, value in over_http.items() if value is not None}
     server = load(options.file, options.behind)
     try:
-        server.run(options.listen or ["stdio"], loop=options.loop, **over_http)
-    except (McpFastError, ImportError):  # an address that cannot be served, a loop that is not installed
+        server.run(
+            options.listen, config=options.config, tenant=options.tenant, loop=options.loop, **over_http
+        )
+    except (
+        McpFastError,
+        ImportError,
+    ):  # an address or settings that cannot be used, a loop that is not installed
         raise
     except Exception as error:  # the file's own lifespan, say
         _show(error, sys.argv[0])

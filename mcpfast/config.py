@@ -10,11 +10,13 @@ In the environment a setting is ``MCPFAST_SECTION__NAME``, with two underscores 
     MCPFAST_SERVER__LISTEN=stdio,http://127.0.0.1:8000       a list: commas between, or JSON
     MCPFAST_TENANCY__ISSUERS__LOGIN__SECRET=...              what has no place in a file
     MCPFAST_STATE_KEYS=...                                   the same as MCPFAST_SERVER__STATE_KEYS
+    MCPFAST_TENANT=acme                                      the same as MCPFAST_TENANCY__TENANT
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_origin, get_type_hints
@@ -39,9 +41,16 @@ from mcpfast.transports.web.settings import HttpSettings
 
 PREFIX = "MCPFAST_"
 BETWEEN = "__"
-OTHER_NAMES = {"MCPFAST_STATE_KEYS": "server.state_keys"}
-FILES = (("tenancy", "registry"), ("tenancy", "audit"), ("http", "ssl_certfile"), ("http", "ssl_keyfile"))
+OTHER_NAMES = {"MCPFAST_STATE_KEYS": "server.state_keys", "MCPFAST_TENANT": "tenancy.tenant"}
+FILES = (
+    ("tenancy", "registry"),
+    ("tenancy", "audit"),
+    ("http", "ssl_certfile"),
+    ("http", "ssl_keyfile"),
+    ("http", "ssl_ca_certs"),
+)
 DEFAULT = "default"
+CODE = "code"
 MASK = "********"
 
 
@@ -61,6 +70,8 @@ class TenancySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     look_s: float = 1.0  # so often it is asked whether the registry changed
     drain_s: float = 5.0  # what calls of a removed or suspended tenant are given to end
     tenant: str = ""  # over stdio, where nobody shows a credential
+    scopes: frozenset[str] = frozenset()  # what whoever started the process has then
+    scopes_asked: frozenset[str] = frozenset()  # what a client without a token is told to ask for at first
     issuers: dict[str, Issuer] = {}  # of tokens, by a name of your choice
 
 
@@ -126,7 +137,7 @@ class Layer(NamedTuple):
 
 
 def load(
-    file: str | Path | None = None,
+    file: str | os.PathLike[str] | None = None,
     *,
     environ: Mapping[str, str],
     arguments: Mapping[str, Mapping[str, Any]] | None = None,
@@ -142,7 +153,7 @@ def load(
     layers = [
         _from_environment(environ),
         Layer(arguments or {}, lambda path: "command line"),
-        Layer(code or {}, lambda path: "code"),
+        Layer(code or {}, lambda path: CODE),
     ]
     has_tenants = False
     if path is not None:
@@ -178,6 +189,8 @@ def _made(
     except (TypeError, ValueError) as error:
         raise mistake(f"http.{str(error).partition(' ')[0].rstrip(':')}", str(error)) from None
     registry = sections.tenancy.registry
+    if sources.get("tenancy.registry") == CODE:  # stronger than what stands in the file
+        has_tenants = False
     if has_tenants and registry:
         raise mistake(
             "tenancy.registry", "the tenants stand in the file of settings already: either here or there"

@@ -201,6 +201,8 @@ def test_a_uri_that_may_lead_aside_is_refused(path: str) -> None:
         ("FILE:///srv/A", "file:///srv/A"),
         ("https://EXAMPLE.com/A?b=C#D", "https://example.com/A?b=C#D"),
         ("file:///%73rv/%61", "file:///srv/a"),
+        ("https://EX%41MPLE.com?A=B", "https://example.com?A=B"),
+        ("https://%C3%A9.COM/%c3", "https://%C3%A9.com/%C3"),
         ("file:///a%20b", "file:///a%20b"),
         ("file:///a%c3%a9", "file:///a%C3%A9"),
         ("note:%7Eann", "note:~ann"),

@@ -6,7 +6,7 @@ import pytest
 
 from mcpfast.tenancy import views
 from mcpfast.tenancy.identity import Kind
-from mcpfast.tenancy.views import HIDDEN, VISIBLE, Decision, Requirement, View, ViewKey, Views
+from mcpfast.tenancy.views import HIDDEN, NOTHING_ASKED, VISIBLE, Decision, Requirement, View, ViewKey, Views
 
 READ, WRITE, ADMIN = "orders:read", "orders:write", "admin"
 
@@ -71,6 +71,15 @@ def test_a_pattern_in_the_spelling_of_the_resource_denies_it() -> None:
     assert view(deny=("NOTE:*",)).decide_uri("NOTE:a") is HIDDEN
 
 
+def test_a_uri_is_held_to_what_its_template_writes() -> None:
+    seen = view(allow=("rows://*", "n\u00f6te:*"), deny=("rows://users?key=boss", "rows://a b"))
+    assert seen.decide_uri("rows://users?x=1&key=boss") is VISIBLE  # nobody says that x means nothing
+    assert seen.decide_uri("rows://users?x=1&key=boss", spelled="rows://users?key=boss") is HIDDEN
+    assert seen.decide_uri("rows://a%20b") is HIDDEN and seen.decide_uri("rows://a%20bc") is VISIBLE
+    assert seen.decide_uri("rows://a%20b?c#d") is HIDDEN
+    assert seen.decide_uri("n%C3%B6te:a") is VISIBLE
+
+
 def test_kinds() -> None:
     only = Requirement(kinds=frozenset({"organization"}))
     assert view().decide("a", only) is VISIBLE
@@ -99,7 +108,16 @@ def test_decisions_are_remembered_within_a_bound(monkeypatch: pytest.MonkeyPatch
     seen = view(deny=("c",))
     for name in "abcdefg":
         assert seen.decide(name) is (HIDDEN if name == "c" else VISIBLE)
-        assert len(seen.decisions) <= 3 and seen.decisions[name] is seen.decide(name)
+        assert len(seen.decisions) <= 3 and seen.decisions[name, NOTHING_ASKED] is seen.decide(name)
+
+
+def test_a_decision_is_of_what_was_asked_for() -> None:
+    """A tool and a prompt of one name ask for different things; what one was told is not the other's."""
+    seen = view(grantable=frozenset({ADMIN}))
+    assert seen.decide("report") is VISIBLE
+    assert seen.decide("report", Requirement(frozenset({ADMIN}))).verdict == "step-up"
+    assert seen.decide("report", Requirement(kinds=frozenset({"personal"}))) is HIDDEN
+    assert seen.decide("report") is VISIBLE
 
 
 # ---------------------------------------------------------------------------------------------- shared

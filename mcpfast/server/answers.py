@@ -74,8 +74,10 @@ class Answers:
         cache = hints[method] if method in CACHEABLE else b""
         return b'{"resultType":"complete",' + members + cache + self._back
 
-    def of(self, result: dict[str, Any], wire: Wire, method: str | None = None) -> bytes:
-        """A result given as a dict; its own `_meta` is kept."""
+    def of(
+        self, result: dict[str, Any], wire: Wire, method: str | None = None, *, private: bool = False
+    ) -> bytes:
+        """A result given as a dict; its own `_meta` is kept. `private` as for `complete`."""
         if wire.modern:
             result = {
                 "resultType": "complete",
@@ -83,12 +85,13 @@ class Answers:
                 "_meta": {**self._meta, **(result.get("_meta") or {})},
             }
             if method in CACHEABLE:
-                for member, value in self._hints(method).items():
+                for member, value in self._hints(method, private).items():
                     result.setdefault(member, value)
         return messages.encode(result)
 
-    def _hints(self, method: str) -> dict[str, Any]:
-        hint: dict[str, Any] = messages.decode(dict, b"{" + self._cache[method][1:] + b"}")
+    def _hints(self, method: str, private: bool) -> dict[str, Any]:
+        hints = self._private if private else self._cache
+        hint: dict[str, Any] = messages.decode(dict, b"{" + hints[method][1:] + b"}")
         return hint
 
     def call(self, result: dict[str, Any], wire: Wire) -> bytes:

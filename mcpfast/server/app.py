@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -391,7 +392,8 @@ class MCPServer(Generic[LifespanT]):
         """Decorator: a plain HTTP endpoint beside MCP, `@server.route("GET", "/health")`.
 
         The function takes an HttpRequest, or nothing, and gives text, bytes, None, an HttpResponse, or what is to be JSON. It
-        stands behind the same checks of Host and Origin as MCP. Raises RegistrationError.
+        stands behind the same checks of Host and Origin as MCP, and behind no others: where tenants are served nobody is asked for
+        credentials here. Raises RegistrationError.
         """
 
         def register(fn: Fn) -> Fn:
@@ -493,29 +495,46 @@ class MCPServer(Generic[LifespanT]):
 
     # ---------------------------------------------------------------- serving
 
-    def run(self, transport: str | Sequence[str] = "stdio", **options: Any) -> None:
+    def run(
+        self,
+        transport: str | Sequence[str] | None = None,
+        *,
+        config: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
         """Serves until the client is gone (stdio) or a signal comes: on "stdio", "http://HOST:PORT", "https://HOST:PORT",
         "tcp://HOST:PORT", "unix:///PATH", "unix+http:///PATH", or on several.
 
-        `options`: `loop` ("auto", "uvloop" or "asyncio"), and over HTTP those of HttpSettings: `session_mode`, `allowed_hosts`,
-        `allowed_origins`, `ssl_certfile`, `ssl_keyfile`. SIGTERM and SIGINT let calls in flight end, `limits.drain_s` at most.
-        Raises AddressError for an address it cannot serve.
+        `config` is a file of settings (TOML; None: the one that MCPFAST_CONFIG names, or none). It says where to serve, the
+        limits and the tenants, as far as neither the environment (MCPFAST_SECTION__NAME) nor the code says otherwise.
+        `options`: `loop` ("auto", "uvloop" or "asyncio"), `tenant`, whom stdio serves, and over HTTP those of HttpSettings:
+        `session_mode`, `allowed_hosts`, `allowed_origins`, `ssl_certfile`, `ssl_keyfile`, `ssl_ca_certs`, `tenant_host`,
+        `public_url`. SIGTERM and SIGINT let calls in flight end, `limits.drain_s` at most; SIGHUP reads the tenants anew,
+        where there are some. Raises AddressError for an address it cannot serve, ConfigurationError for settings and tenants
+        that cannot be used.
         """
         from mcpfast import serve
 
-        serve.run(self, transport, **options)
+        serve.run(self, transport, config=config, **options)
 
-    async def run_async(self, transport: str | Sequence[str] = "stdio", **options: Any) -> None:
-        """`run` inside a loop that runs already."""
+    async def run_async(
+        self,
+        transport: str | Sequence[str] | None = None,
+        *,
+        config: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
+        """`run` inside a loop that runs already, which keeps its signals."""
         from mcpfast import serve
 
-        await serve.serve(self, transport, **options)
+        await serve.serve(self, transport, config=config, **options)
 
     def asgi_app(self, path: str = "/mcp", **options: Any) -> AsgiApp:
         """An ASGI application with all that HTTP has, WebSocket included: for `uvicorn module:app`, or to be mounted.
 
-        MCP is at `path` below the place where it is mounted. `options` are those of HttpSettings but for TLS. A mounted
-        application is not told of the end: hand `app.lifespan` to the one around it. Raises TypeError and ValueError.
+        MCP is at `path` below the place where it is mounted. `options` are those of HttpSettings but for TLS, and `config` as for
+        `run`: what is configured holds for the server from now on. A mounted application is not told of the end: hand
+        `app.lifespan` to the one around it. Raises TypeError, ValueError, and ConfigurationError as `run` does.
         """
         from mcpfast import serve
 

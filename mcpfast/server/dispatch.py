@@ -139,9 +139,7 @@ class Dispatcher:
         own_entry = request.entry
 
         async def call_handler(_: Any) -> dict[str, Any]:
-            outcome = handle()
-            if not isinstance(outcome, bytes):
-                outcome = await outcome
+            outcome = await value_of(request, handle())
             entry, request.entry = request.entry, own_entry
             if entry is not own_entry:
                 outcome = self.entry_result(entry, outcome, request.wire)
@@ -248,7 +246,7 @@ class Dispatcher:
     async def _read(self, request: Request, uri: str) -> bytes:
         contents = await self.read_own(request, uri)
         result = projection.read_result({"contents": contents}, REVISIONS[request.wire.index])
-        return self.answers.of(result, request.wire, request.method)
+        return self.answers.of(result, request.wire, request.method, private=self.tenants is not None)
 
     async def read_own(self, request: Request, uri: str) -> list[dict[str, Any]]:
         """The contents behind a URI: a fixed resource first, then the most specific template. Raises ResourceNotFound."""
@@ -502,6 +500,8 @@ class Dispatcher:
             return None
         if isinstance(error, BaseExceptionGroup):
             error = joined(error) or error
+        if isinstance(error, asyncio.CancelledError) and self.tenants is not None and request is not None:
+            error = self.tenants.why_cancelled(request) or error
         if isinstance(error, InputRequired) and request is not None:
             return self._input_required(request, error, wire)
         if isinstance(error, MCPError):
@@ -583,6 +583,13 @@ class Dispatcher:
 
     def once_records(self) -> Any:
         return self.server.once_records()
+
+
+async def value_of(request: Request, outcome: Outcome) -> Any:
+    """What an Outcome comes to, on a way that is a coroutine already: a tool that wants a Task of its own has it there, too."""
+    if isinstance(outcome, bytes):
+        return outcome
+    return await (asyncio.create_task(outcome) if request.entry.own_task else outcome)
 
 
 def unknown_tool(name: str) -> MCPError:

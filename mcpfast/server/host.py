@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -81,12 +82,21 @@ class Host:
         await asyncio.sleep(0)  # the warm Tasks park
         self.engine.carriers.check()
         if self.server.tenancy is not None:
-            from mcpfast.server.tenants import Tenants  # nobody without tenants needs it
-
-            self.dispatcher.tenants = Tenants(self)
-            await self.dispatcher.tenants.open()
+            try:
+                await self._open_tenants()
+            except (
+                BaseException
+            ):  # a registry that cannot be read, say: what the lifespan opened is given back
+                await self.__aexit__(*sys.exc_info())
+                raise
         self.server.serving(self, True)
         return self
+
+    async def _open_tenants(self) -> None:
+        from mcpfast.server.tenants import Tenants  # nobody without tenants needs it
+
+        self.dispatcher.tenants = Tenants(self)
+        await self.dispatcher.tenants.open()
 
     async def __aexit__(self, *error: Any) -> None:
         self.server.serving(self, False)

@@ -16,19 +16,26 @@ if TYPE_CHECKING:
     from mcpfast._caller import Caller
     from mcpfast._spine import Channel, Request
     from mcpfast.limits import Limits
+    from mcpfast.tenancy.resolvers import Evidence
 
 
 class Peer:
-    """Who is at the other end, as far as the transport knows. `credentials` is (pid, uid, gid) of a Unix socket's client."""
+    """Who is at the other end, as far as the transport knows. `credentials` is (pid, uid, gid) of a Unix socket's client,
+    `evidence` what the request that opened the connection showed, where it is one over HTTP and tenants are served."""
 
-    __slots__ = ("address", "credentials", "transport")
+    __slots__ = ("address", "credentials", "evidence", "transport")
 
     def __init__(
-        self, transport: str, address: str | None = None, credentials: tuple[int, int, int] | None = None
+        self,
+        transport: str,
+        address: str | None = None,
+        credentials: tuple[int, int, int] | None = None,
+        evidence: Evidence | None = None,
     ) -> None:
         self.transport = transport
         self.address = address
         self.credentials = credentials
+        self.evidence = evidence
 
 
 class Session:

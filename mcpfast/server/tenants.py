@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from mcpfast.errors import MCPError
@@ -21,10 +21,11 @@ from mcpfast.server.dispatch import (
     unknown_reference,
     unknown_resource,
     unknown_tool,
+    value_of,
 )
 from mcpfast.server.listeners import Listeners
 from mcpfast.server.registered import ASKS_NOTHING, Prompt, Resource, Tool, Use
-from mcpfast.tenancy.denied import Denied, Unavailable
+from mcpfast.tenancy.denied import Denied, Forbidden, Unavailable
 from mcpfast.tenancy.local import OF_THE_PROCESS
 from mcpfast.tenancy.refusals import refusal
 from mcpfast.tenancy.resolvers import Evidence, Peer
@@ -57,6 +58,8 @@ class Tenants:
         self.callers = Callers(server.tenancy, host.engine, self, server.limits)
         self.listeners = Listeners(self)
         self._catalog_seen: tuple[int, ...] = ()
+        # Asked to end what is under way of a tenant, beside the calls of sessions: the endpoints of HTTP.
+        self.calls_beside: list[Callable[[], Iterable[Request]]] = []  # in flight, and of no session
 
     async def open(self) -> None:
         await self.callers.open()
@@ -72,10 +75,16 @@ class Tenants:
         self.callers.hand_over()
 
     def cancel_of(self, tenant: Tenant) -> None:
-        for session in list(self.host.sessions):
-            for request in list(session.calls()):
-                if request.caller is not None and request.caller.tenant is tenant:
-                    request.cancel("the tenant is no longer served")
+        sources = [*(session.calls for session in self.host.sessions), *self.calls_beside]
+        for request in {request for calls in sources for request in calls()}:
+            if request.caller is not None and request.caller.tenant is tenant and request.task is not None:
+                request.task.cancel()  # not the request: its client waits for an answer, and gets `why_cancelled`
+
+    def why_cancelled(self, request: Request) -> Denied | None:
+        """What the client of a call is told that was cancelled with all of its tenant; None for any other."""
+        if request.caller is None or self.callers.is_served(request.caller.tenant):
+            return None
+        return self._denied(request.channel, Forbidden(ENDED))
 
     def callers_changed(self) -> None:
         self.listeners.changed()
@@ -102,15 +111,20 @@ class Tenants:
 
     async def _found(self, request: Request, handle: Callable[[], Outcome]) -> Any:
         """The same for a connection whose caller is not known, or not any more."""
+        caller = await self._identify(request)
+        return await value_of(request, self._begin(request, caller, handle))
+
+    async def _identify(self, request: Request) -> Caller:
+        """Whose a request is, found anew."""
         channel = request.channel
         try:
             async with asyncio.timeout(self.server.limits.identify_s):
-                caller = request.caller = channel.caller = await self.find(channel, channel.session)
+                request.caller = channel.caller = await self.find(channel, channel.session)
         except TimeoutError:
             raise self._denied(channel, Unavailable(TOO_LATE, retry_after_s=1.0)) from None
         except Denied as denied:
             raise self._denied(channel, denied) from None
-        return await _value(self._begin(request, caller, handle))
+        return request.caller
 
     @staticmethod
     def _denied(channel: Channel, denied: Denied) -> Denied:
@@ -119,10 +133,7 @@ class Tenants:
         return denied
 
     def _begin(self, request: Request, caller: Caller, handle: Callable[[], Outcome]) -> Outcome:
-        try:
-            granted = self._granted(request, caller)
-        except Denied as denied:
-            raise self._denied(request.channel, denied) from None
+        granted = self._granted(request, caller)
         gate = self.engine.gate
         if request.method == LISTEN:
             self._enter_stream(request, granted)
@@ -146,8 +157,14 @@ class Tenants:
         )
         if not verdict.admitted:
             raise self.refusal(request.channel, verdict)
+        if not self.is_good(caller):  # what was true when it came need not be any more
+            try:
+                granted = self._granted(request, await self._identify(request))
+            except BaseException:
+                fair.leave()
+                raise
         self._enter(request, granted)
-        return await _value(handle())
+        return await value_of(request, handle())
 
     def _enter(self, request: Request, granted: Pass) -> None:
         """Takes from the quotas, with a place in hand. From here on whatever ends the request gives all of it back."""
@@ -197,7 +214,10 @@ class Tenants:
 
     def _granted(self, request: Request, caller: Caller) -> Pass:
         """The Pass for what a request asks for. Raises InsufficientScope, or what an unknown name is told."""
-        what, name, use = self._target(request, caller.view)
+        try:
+            what, name, use = self._target(request, caller.view)
+        except Denied as denied:
+            raise self._denied(request.channel, denied) from None
         return self.callers.granted(caller, what, name, use.cost)
 
     def _target(self, request: Request, view: View) -> tuple[object, str, Use]:
@@ -228,8 +248,11 @@ class Tenants:
 
     def use_of(self, uri: str, view: View) -> Use | None:
         """What reading a URI takes; None where nothing is behind it for this view. Raises InsufficientScope."""
-        resource, _ = self.server.find_resource(uri)
-        if resource is None or not self._visible(view.decide_uri(uri, _requirement(resource.use))):
+        resource, variables = self.server.find_resource(uri)
+        if resource is None:
+            return None
+        spelled = None if resource.template is None else resource.template.expand(variables)
+        if not self._visible(view.decide_uri(uri, _requirement(resource.use), spelled=spelled)):
             return None
         return resource.use
 
@@ -240,12 +263,12 @@ class Tenants:
         if prompt is not None and not self._visible(view.decide(prompt.name, _requirement(prompt.use))):
             raise unknown_reference(ref)
         if ref.type == "ref/resource" and ref.uri is not None:
-            template: Resource | None = (
-                self.catalog.templates.get(ref.uri) or self.server.find_resource(ref.uri)[0]
-            )
-            if template is not None and not self._visible(
-                view.decide_uri(ref.uri, _requirement(template.use))
-            ):
+            template: Resource | None = self.catalog.templates.get(ref.uri)
+            if template is None:
+                known = self.use_of(ref.uri, view) is not None
+            else:
+                known = self._visible(view.decide_uri(ref.uri, _requirement(template.use)))
+            if not known:
                 raise unknown_reference(ref)
 
     @staticmethod
@@ -297,14 +320,14 @@ class ShownTo:
 
     def shows(self, key: str, owner: Any) -> bool:
         """Whether an offer is listed; one that a step up would open is not."""
-        asked = _requirement(owner.use)
-        decide = self._view.decide_uri if "://" in key else self._view.decide
-        return decide(key, asked).verdict == "visible"
+        decide = self._view.decide_uri if isinstance(owner, Resource) else self._view.decide
+        return decide(key, _requirement(owner.use)).verdict == "visible"
 
 
 NO_UNITS = Use(cost=0.0)
 LISTEN = "subscriptions/listen"
 CURSOR = "cursor"  # what sealed cursors are sealed for
+ENDED = "This tenant is not served any more"
 TOO_LATE = "It could not be found out in time who is asking"
 
 
@@ -312,13 +335,12 @@ def _requirement(use: Use) -> Requirement:
     return use.requirement or NOTHING_ASKED
 
 
-async def _value(outcome: Outcome) -> Any:
-    return outcome if isinstance(outcome, bytes) else await outcome
-
-
 def evidence_of(session: Session, tenant: str) -> Evidence:
-    """What a connection shows: over stdio the process that started us, over a Unix socket what the kernel says."""
+    """What a connection shows: over stdio the process that started us, over a Unix socket what the kernel says, and what its
+    first request showed where that was one of HTTP."""
     peer = session.peer
+    if peer.evidence is not None:
+        return peer.evidence
     if peer.transport in OF_THE_PROCESS:
         named = tenant or os.environ.get(TENANT_VARIABLE, "")
         return Evidence(transport=peer.transport, environment=os.environ, option_tenant=named)

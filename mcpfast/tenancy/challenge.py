@@ -33,10 +33,18 @@ class ProtectedResource:
     """One endpoint that wants tokens: with a path for each tenant, one for each.
 
     `url` is what clients ask for (`aud` of their tokens), `authorization_servers` the issuers of these, at least one, `scopes` the
-    few that a client should ask for at first. Raises RegistrationError for what cannot be said in a header.
+    few that a client should ask for at first. `root` is the path of `url` at which the endpoint is mounted in a larger site: it is
+    asked for nothing above, so the metadata stand below. Raises RegistrationError for what cannot be said in a header.
     """
 
-    def __init__(self, url: str, authorization_servers: Iterable[str], scopes: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        url: str,
+        authorization_servers: Iterable[str],
+        scopes: Iterable[str] = (),
+        *,
+        root: str = "",
+    ) -> None:
         self.url = canonical_resource(url)
         self.authorization_servers = tuple(authorization_servers)
         self.scopes = _askable(scopes)
@@ -45,8 +53,9 @@ class ProtectedResource:
             raise RegistrationError(f"A protected resource has an http(s):// URL of plain ASCII, not {url!r}")
         if not self.authorization_servers:
             raise RegistrationError(f"The protected resource {url} needs an authorization server")
-        self.metadata_path = WELL_KNOWN + parts.path
-        self.metadata_url = urlunsplit((parts.scheme, parts.netloc, self.metadata_path, parts.query, ""))
+        self.metadata_path = WELL_KNOWN + parts.path.removeprefix(root)
+        where = root + self.metadata_path
+        self.metadata_url = urlunsplit((parts.scheme, parts.netloc, where, parts.query, ""))
 
     def metadata(self) -> bytes:
         """The document at `metadata_path`: for everybody, and cacheable (AU2)."""

@@ -30,6 +30,7 @@ _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 _AS_IT_IS = [chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in range(256)]
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")  # RFC 3986, 2.3
 _ESCAPE = re.compile("%([0-9A-Fa-f]{2})")
+_HOST = re.compile("//[^/?#]*")
 _DECODINGS_MAX = 8  # of "%2525..2F"; who nests deeper means no good
 
 
@@ -120,9 +121,9 @@ def canonical_uri(uri: str) -> str:
     scheme, colon, rest = uri.partition(":")
     if not colon:
         return _plain_escapes(uri)
-    if rest.startswith("//"):
-        host, slash, path = rest[2:].partition("/")
-        rest = f"//{host.lower()}{slash}{path}"
+    host = _HOST.match(rest)
+    if host is not None:  # capitals that are encoded are capitals, too
+        rest = _plain_escapes(host[0]).lower() + rest[host.end() :]
     return f"{scheme.lower()}:{_plain_escapes(rest)}"
 
 

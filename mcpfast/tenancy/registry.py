@@ -116,13 +116,14 @@ class Registry:
                 del prepared.changed[-SLICE_RECORDS:]
             return prepared.changes
 
-    async def look(self) -> None:
-        """Reloads where the store says that something changed. What is wrong with it stands in `problem` and in the log."""
+    async def look(self, *, asked: bool = False) -> None:
+        """Reloads where the store says that something changed, or where somebody `asked`. What is wrong with it stands in
+        `problem` and in the log, for who asked each time."""
         try:
-            if await self.store.changed():
+            if asked or await self.store.changed():
                 await self.reload()
         except ConfigurationError as error:
-            if self.problem != str(error):
+            if asked or self.problem != str(error):
                 log.error("tenants stay as they are: %s", error)
             self.problem = str(error)
 

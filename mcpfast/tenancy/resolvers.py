@@ -89,7 +89,8 @@ class Resolver(Protocol):
                     raise InvalidToken("The badge is not known")  # present and bad: final
                 return Claim(Principal(name, scopes=frozenset({"read"}), issuer="badge"), tenant="staff")
 
-    It decides who it is and nothing else: whether the tenant exists, is active and has this member, the chain asks.
+    It decides who it is and nothing else: whether the tenant exists, is active and has this member, the chain asks. The answer is
+    remembered for the same credential until the registry changes or `Principal.expires_s`: what may be withdrawn elsewhere sets it.
     """
 
     async def resolve(self, evidence: Evidence) -> Claim | None:

@@ -21,10 +21,10 @@ from mcpfast._quota import Gate, Verdict
 from mcpfast.limits import Limits
 from mcpfast.tenancy.api_keys import ApiKeys
 from mcpfast.tenancy.audit import Actor, AuditLog
-from mcpfast.tenancy.denied import NOT_YOURS, Denied, Forbidden, InsufficientScope
+from mcpfast.tenancy.denied import NOT_YOURS, Denied, Forbidden, InsufficientScope, InvalidToken
 from mcpfast.tenancy.fairness import FairGate
 from mcpfast.tenancy.issuers import Issuer
-from mcpfast.tenancy.local import Environment
+from mcpfast.tenancy.local import Environment, MutualTls, PeerUsers
 from mcpfast.tenancy.meters import Meters
 from mcpfast.tenancy.registry import Changes, Registry
 from mcpfast.tenancy.resolvers import Chain, Evidence, Identity, Resolver
@@ -61,6 +61,7 @@ class Tenancy:
         drain_s: float = 5.0,
         audit: str = "",
     ) -> None:
+        self.registry = registry if isinstance(registry, str) else type(registry).__name__
         self.store = open_store(registry) if isinstance(registry, str) else registry
         self.issuers = tuple(issuers)
         self.resolvers = tuple(resolvers)
@@ -97,6 +98,7 @@ class Measures(Protocol):
     gate: Gate | None
     generation: int
     epoch_ahead_s: float
+    now_s: float
 
 
 class _CallsOfTenant:
@@ -135,6 +137,8 @@ class Callers:
         self.views = Views()
         self.fair: FairGate | None = None
         self._chain = tenancy.chain(self.registry, now)
+        # A resolver of somebody's own may want to be in a Task from its first step on: `asyncio.timeout` and anyio do.
+        self.needs_task = any(not isinstance(one, (MutualTls, PeerUsers)) for one in tenancy.resolvers)
         self._engine = engine
         self._served = served
         self._clock, self._now = clock, now
@@ -193,6 +197,8 @@ class Callers:
         principal, terms = identity.principal, tenant.terms
         view = self.views.of(tenant.kind, terms.allow, terms.deny, terms.scopes, principal.scopes)
         left_s = principal.expires_s - self._now() if principal.expires_s else inf
+        if left_s <= 0:  # of a resolver that does not look
+            raise InvalidToken("These credentials have expired")
         key = (tenant.id, principal.id)
         made = Caller(tenant, principal, view, key, self._engine.generation, self._clock() + left_s)
         self._known[identity] = made
@@ -236,7 +242,7 @@ class Callers:
 
     def enter(self, granted: Pass, request_bytes: int) -> Verdict:
         """ADMITTED, and the call is to be given back; or why it may not begin."""
-        now_s = self._clock()
+        now_s = self._engine.now_s = self._clock()
         epoch_s = now_s + self._engine.epoch_ahead_s
         return granted.admission.admit(granted.cost, request_bytes, now_s, epoch_s)
 

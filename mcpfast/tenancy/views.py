@@ -5,8 +5,8 @@ asking are a `ViewKey`; equal keys share one `View`, so 10,000 tenants of three 
 bytes of lists may be kept per (view, revision, page).
 
 Patterns are those of fnmatch, with capitals told apart: ``*`` any text (slashes, too), ``?`` one letter, ``[abc]`` one of
-these. They are held against names of tools and prompts, and against URIs of resources in their canonical spelling; `deny` is
-stronger than `allow`.
+these. They are held against names of tools and prompts, and against URIs of resources in their canonical spelling, encoded and
+plain; `deny` is stronger than `allow`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Set
 from fnmatch import translate
 from functools import lru_cache
 from typing import Literal, NamedTuple
+from urllib.parse import unquote
 
 from mcpfast.tenancy.identity import Kind
 from mcpfast.tenancy.namespace import UnsafeName, canonical_uri
@@ -24,6 +25,7 @@ from mcpfast.tenancy.namespace import UnsafeName, canonical_uri
 VIEWS_MAX = 1_024
 DECISIONS_MAX = 10_000  # remembered by one view
 PATTERNS_MAX = 1_024  # compiled, of all tenants
+_QUERY_OR_FRAGMENT = re.compile("[?#]")
 
 
 class Requirement(NamedTuple):
@@ -56,40 +58,55 @@ class ViewKey(NamedTuple):
 
 
 class View:
-    """`decisions` are those made by name, for whoever wants to look there before asking."""
+    """`decisions` are those made already, by name and what was asked for: a tool and a prompt may have one name."""
 
     __slots__ = ("_allow", "_deny", "decisions", "key")
 
     def __init__(self, key: ViewKey) -> None:
         self.key = key
-        self.decisions: dict[str, Decision] = {}
+        self.decisions: dict[tuple[str, Requirement], Decision] = {}
         self._allow = _compiled(key.allow)
         self._deny = _compiled(key.deny)
 
     def decide(self, name: str, requirement: Requirement = NOTHING_ASKED) -> Decision:
-        """For a tool or a prompt that exists. Remembered: a name that asks for something else from now on is a new catalog."""
-        known = self.decisions.get(name)
+        """For a tool or a prompt that exists. Remembered."""
+        key = (name, requirement)
+        known = self.decisions.get(key)
         if known is None:
             if len(self.decisions) >= DECISIONS_MAX:
                 self.decisions.clear()
-            known = self.decisions[name] = self._decide(self.matches(name), requirement)
+            known = self.decisions[key] = self._decide(self.matches(name), requirement)
         return known
 
-    def decide_uri(self, uri: str, requirement: Requirement = NOTHING_ASKED) -> Decision:
-        """For a resource; not remembered, since templates have URIs without end. What is no safe URI is hidden."""
-        return self._decide(self.matches_uri(uri), requirement)
+    def decide_uri(
+        self, uri: str, requirement: Requirement = NOTHING_ASKED, *, spelled: str | None = None
+    ) -> Decision:
+        """For a resource; not remembered, since templates have URIs without end. What is no safe URI is hidden.
+
+        `spelled` is the URI that the resource's template writes for what it read in `uri`: the same for all that its handler
+        is told the same of, whatever a client encoded, added or put in another order.
+        """
+        return self._decide(self.matches_uri(uri, spelled), requirement)
 
     def matches(self, name: str) -> bool:
         """Whether the tenant's patterns let a name pass."""
         return self._allow.match(name) is not None and self._deny.match(name) is None
 
-    def matches_uri(self, uri: str) -> bool:
-        """Whether they let a URI pass: its canonical spelling must be allowed, and neither spelling denied."""
+    def matches_uri(self, uri: str, spelled: str | None = None) -> bool:
+        """Whether they let a URI pass: the canonical spelling must be allowed, encoded or plain, and none denied. A pattern
+        that denies a URI denies it with a query and a fragment, too."""
         try:
             canonical = canonical_uri(uri)
+            if spelled is not None:
+                canonical = canonical_uri(spelled)
         except UnsafeName:
             return False
-        return self.matches(canonical) and self._deny.match(uri) is None
+        plain = unquote(canonical)
+        if self._allow.match(canonical) is None and self._allow.match(plain) is None:
+            return False
+        spellings = {uri, canonical, plain}
+        spellings |= {_QUERY_OR_FRAGMENT.split(text, 1)[0] for text in spellings}
+        return not any(map(self._deny.match, spellings))
 
     def _decide(self, matched: bool, requirement: Requirement) -> Decision:
         if not matched or (requirement.kinds and self.key.kind not in requirement.kinds):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -41,7 +41,7 @@ from mcpfast.transports.web.sessions import (
 
 if TYPE_CHECKING:
     from mcpfast._exchange import Exchange, Head
-    from mcpfast._spine import Wire
+    from mcpfast._spine import Request, Wire
     from mcpfast.server.host import Host
     from mcpfast.tenancy.resolvers import Evidence
     from mcpfast.transports.web.old import OldTransport
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("mcpfast")
 GOOD_VALUES_MAX = 256  # header values that were found good and are known again; more are looked at each time
+OLD_PATHS = ("/sse", "/messages")  # of the transport of 2024-11-05
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 JSON, EVENTS = "application/json", "text/event-stream"
 
@@ -64,7 +65,7 @@ class Endpoint:
         self.access = Access(settings, loopback=loopback)
         self.exchanges: set[Exchange] = set()
         self.identifying: set[asyncio.Task[None]] = set()
-        self.tls = settings.ssl_certfile is not None
+        self.public_url = settings.public_url
         self._events = MemoryEventStore(
             limits.replay_events_max,
             limits.replay_bytes_max,
@@ -79,6 +80,8 @@ class Endpoint:
             self._sessions = (
                 NoSessions(limits) if settings.session_mode == "off" else StatefulSessions(limits)
             )
+        if host.dispatcher.tenants is not None:
+            host.dispatcher.tenants.calls_beside.append(self.calls)
         self._old: OldTransport | None = None  # the transport of 2024-11-05, once somebody asks for it
         revisions = {version.encode() for version in MODERN_VERSIONS}
         versions = {version.encode() for version in BY_VERSION}
@@ -125,18 +128,47 @@ class Endpoint:
 
     # ---------------------------------------------------------------- whose request it is
 
-    def with_caller(self, exchange: Exchange, head: Head, go_on: Callable[[], None]) -> None:
-        """Goes on when it is known whose request this is, where tenants are served; at once where not."""
-        if self.host.dispatcher.tenants is None:
-            go_on()
-        else:
-            self.identify(exchange, head, go_on)
+    @property
+    def has_tenants(self) -> bool:
+        return self.host.dispatcher.tenants is not None
 
-    def identify(self, exchange: Exchange, head: Head, go_on: Callable[[], None]) -> None:
+    def with_caller(
+        self, exchange: Exchange, head: Head, go_on: Callable[[], None], transport: str = "http"
+    ) -> None:
+        """Goes on when it is known whose request this is, where tenants are served; at once where not."""
+        if self.has_tenants:
+            self.identify(exchange, head, go_on, transport)
+        else:
+            go_on()
+
+    def identify(
+        self, exchange: Exchange, head: Head, go_on: Callable[[], None], transport: str = "http"
+    ) -> None:
         """Finds out whose request it is, and goes on; who may not is answered. What was found is remembered with the head."""
         from mcpfast.transports.web.identity import identify  # nobody without tenants needs it
 
-        identify(self, exchange, head, go_on)
+        identify(self, exchange, head, go_on, transport)
+
+    def evidence(self, exchange: Exchange, transport: str = "http") -> Evidence | None:
+        """What the request under way shows of who is asking; None where no tenants are served."""
+        if not self.has_tenants:
+            return None
+        from mcpfast.transports.web.identity import evidence_of
+
+        assert exchange.head is not None
+        return evidence_of(self, exchange, exchange.head, transport)
+
+    def refuses(self, exchange: Exchange, error: MCPError) -> None:
+        """The headers that go with the refusal of a request; in a batch the last one's."""
+        from mcpfast.transports.web.identity import headers_of
+
+        assert exchange.head is not None
+        exchange.extra = (exchange.head.extra or b"") + headers_of(self, exchange, error)
+
+    def calls(self) -> Iterator[Request]:
+        """Those in flight, also of exchanges without a session."""
+        for exchange in list(self.exchanges):
+            yield from exchange.requests()
 
     # ---------------------------------------------------------------- what is no plain message
 
@@ -144,9 +176,7 @@ class Endpoint:
         """GET and DELETE of a session, OPTIONS, routes, and everything that is refused."""
         if not self.admit_origin(exchange, head):
             return
-        path, _, query = head.target.decode("latin-1").partition("?")
-        if path != self.path and self.host.dispatcher.tenants is not None:
-            path = self._of_tenant(head, path)
+        path, query = self.path_of(head)
         if path != self.path:
             self._elsewhere(exchange, head, path, query)
         elif head.doubled:
@@ -169,26 +199,15 @@ class Endpoint:
         else:
             exchange.respond(405, b"Not served here\n", extra=b"Allow: GET, POST, DELETE, OPTIONS\r\n")
 
-    def _of_tenant(self, head: Head, path: str) -> str:
-        """/t/{tenant} before the endpoint's path says which tenant is meant: the path behind it. Ids need no escapes."""
-        start, _, rest = path.removeprefix("/t/").partition("/")
-        if not path.startswith("/t/") or f"/{rest}" != self.path:
-            return path
-        head.tenant = start
-        return self.path
-
-    def evidence(self, exchange: Exchange) -> Evidence:
-        """What the request under way shows of who is asking."""
-        from mcpfast.transports.web.identity import evidence_of
-
-        assert exchange.head is not None
-        return evidence_of(exchange, exchange.head)
-
-    def refuses(self, exchange: Exchange, error: MCPError) -> None:
-        """The headers that go with the refusal of a request."""
-        from mcpfast.transports.web.identity import headers_of
-
-        exchange.extra = (exchange.extra or b"") + headers_of(self, exchange, error)
+    def path_of(self, head: Head) -> tuple[str, str]:
+        """Path and query. /t/{tenant} before a path of the protocol says which tenant is meant, and is not part of it."""
+        path, _, query = head.target.decode("latin-1").partition("?")
+        if self.has_tenants and path.startswith("/t/"):
+            tenant, _, rest = path.removeprefix("/t/").partition("/")  # ids need no escapes
+            if tenant and f"/{rest}" in (self.path, *OLD_PATHS):
+                head.tenant = tenant
+                return f"/{rest}", query
+        return path, query
 
     def _elsewhere(self, exchange: Exchange, head: Head, path: str, query: str) -> None:
         """Another path than the endpoint's: a plain route, or the transport of 2024-11-05."""
@@ -197,13 +216,11 @@ class Endpoint:
             from mcpfast.transports.web.routes import serve_route
 
             serve_route(self, exchange, head, server.routes[path], query)
-        elif path.startswith(WELL_KNOWN) and self.host.dispatcher.tenants is not None:
+        elif path.startswith(WELL_KNOWN) and self.has_tenants:
             from mcpfast.transports.web.identity import serve_metadata
 
             serve_metadata(self, exchange, head, path.removeprefix(WELL_KNOWN))
-        elif path in ("/sse", "/messages") and self.host.dispatcher.tenants is not None:
-            exchange.respond(501, b"The transport of 2024-11-05 has no tenants; use Streamable HTTP\n")
-        elif path in ("/sse", "/messages"):
+        elif path in OLD_PATHS:
             if self._old is None:
                 from mcpfast.transports.web.old import OldTransport
 
