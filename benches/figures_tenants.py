@@ -277,7 +277,7 @@ def quiet_us(run: Result) -> dict[str, float]:
 @figure
 def tenants_reload(setting: Setting) -> Measured:
     """Each reload changes every tenant: a name of its own, and what its plan denies."""
-    versions = {tool: registries.crowd(MANY, 1, deny=DENIED[tool], name=tool) for tool in ("even", "odd")}
+    versions = {tool: registries.crowd(MANY, MANY, deny=DENIED[tool], name=tool) for tool in ("even", "odd")}
     credential = versions["even"].credentials[0]
     address = free_address()
     stalls_ms, took_s = [], []
