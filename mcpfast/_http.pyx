@@ -5,8 +5,8 @@ One exchange at a time: what a client sends behind it (pipelining) waits in `que
 
 A client on a kept connection sends the same head again and again, byte for byte but for its Content-Length. Heads that were found
 good are remembered with what was made of them when they come again, the last one by its connection, some by the listener; and a
-request with such a head in front goes past the parser and the checks of its headers: they would say the same. (A call took 2.4 times the CPU of a bare
-protocol that answers a constant, and takes 1.4 times as much: `http_cpu` of `make bench`.)
+request with such a head in front goes past the parser and the checks of its headers: they would say the same. (A call took 2.4
+times the CPU of a bare protocol that answers a constant, and takes 1.4 times as much: `http_cpu` of `make bench`.)
 """
 
 cimport cython

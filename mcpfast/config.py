@@ -69,6 +69,7 @@ class TenancySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit: str = ""  # the audit log; empty: beside the registry
     look_s: float = 1.0  # so often it is asked whether the registry changed
     drain_s: float = 5.0  # what calls of a removed or suspended tenant are given to end
+    admin: bool = False  # serve the admin API under /admin of every HTTP address
     tenant: str = ""  # over stdio, where nobody shows a credential
     scopes: frozenset[str] = frozenset()  # what whoever started the process has then
     scopes_asked: frozenset[str] = frozenset()  # what a client without a token is told to ask for at first

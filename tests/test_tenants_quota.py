@@ -172,7 +172,7 @@ def test_calls_a_second(way: str, level: str) -> None:
             wait_s = check_refusal(
                 answers[3], "calls_per_s", level, "Too many calls in a short time for", retry=True
             )
-            assert wait_s <= 0.101  # milliseconds, rounded up
+            assert wait_s < 0.15  # and what lines that come together are behind the clock
             await asyncio.sleep(wait_s + EARLY_S)
             assert text_of((await calls(wire, call(wire, tool, text="again")))[0]) == "again"
             assert served.meter().in_flight == 0

@@ -1,4 +1,6 @@
-"""`mcpfast tenant`: the tenants of a registry and their API keys. A process that serves notices what is changed here."""
+"""`mcpfast tenant`: the tenants of a registry and their API keys, or with --url those of a server that serves.
+
+A process that serves a registry notices what is changed here; a server that is asked by its admin API changes it itself."""
 
 from __future__ import annotations
 
@@ -8,29 +10,29 @@ import getpass
 import json
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
-
-import msgspec
 
 from mcpfast import config
 from mcpfast.arguments import Parser, Refusal
 from mcpfast.commands import output
-from mcpfast.tenancy.api_keys import PREFIX, key_id_of, new_key
+from mcpfast.errors import McpFastError
+from mcpfast.tenancy.administration import Administration, KeyWanted, Known, plain
+from mcpfast.tenancy.api_keys import PREFIX, NewKey, key_id_of
 from mcpfast.tenancy.audit import Actor, AuditLog, audit_log_of, without_secrets
-from mcpfast.tenancy.decoding import ConfigurationError, below, decode
-from mcpfast.tenancy.identity import State, TenantRecord
+from mcpfast.tenancy.decoding import below
+from mcpfast.tenancy.identity import TenantRecord
 from mcpfast.tenancy.key_records import KeyRecord
-from mcpfast.tenancy.namespace import UnsafeName, check_tenant_id
-from mcpfast.tenancy.stores import Content, Store, no_key, no_tenant, open_store
+from mcpfast.tenancy.namespace import UnsafeName
+from mcpfast.tenancy.registry import Registry
+from mcpfast.tenancy.stores import open_store
 
+KEY_VARIABLE = "MCPFAST_ADMIN_KEY"
 FAILED, WRONG_USAGE = 1, 2
 DAY_S = 86_400.0
-DESCRIPTION = (
-    "List, add, change, suspend and remove the tenants of a registry, and make and revoke their API keys."
-)
+DESCRIPTION = "List, add, change, suspend and remove the tenants of a registry or a live server; make and revoke their API keys."
 EPILOG = """\
 examples:
   mcpfast tenant list --registry tenants.toml
@@ -40,9 +42,22 @@ examples:
   mcpfast tenant suspend acme                       its calls drain, and no new one is taken
   mcpfast tenant key new acme --principal ci --scope orders:read --days 90
   mcpfast tenant key revoke 4mYdV0aTq1Zk
+  mcpfast tenant show acme --url http://127.0.0.1:8000          a live server: with its calls in flight and what it has used
 
 The registry is --registry (a TOML file, or sqlite:///PATH), or the one of --config or MCPFAST_CONFIG. A process that serves it
-notices within a second or so. Every change leaves a record in the audit log. Exit code 1: it cannot be done; 2: wrong options."""
+notices within a second or so. Every change leaves a record in the audit log.
+
+NAME=VALUE is laid over what is set: 'quota={"calls_per_s": 5}' changes that one limit, deny=null takes the setting away, and
+then what the plan says holds.
+
+With --url a server does it itself, by its admin API (/admin), and writes its own audit log. It must serve that, with [tenancy]
+admin = true or Tenancy(admin=True). The key is the one in MCPFAST_ADMIN_KEY, or in the variable that --key-env names: an API key
+or a token, with the scope mcpfast:admin, which its tenant must have been granted, too. To begin with:
+
+  mcpfast tenant add ops --set 'scopes=["mcpfast:admin"]' --registry tenants.toml
+  export MCPFAST_ADMIN_KEY=$(mcpfast tenant key new ops --principal me --scope mcpfast:admin --registry tenants.toml)
+
+Exit code 1: it cannot be done; 2: wrong options."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,6 +116,14 @@ def _command(commands: Any, name: str, help: str, action: Action, *, shows: bool
     made.add_argument(
         "--audit", metavar="FILE", help="the audit log (default: as set, or beside the registry)"
     )
+    made.add_argument(
+        "--url", metavar="URL", help="a live server that serves its admin API, as http://127.0.0.1:8000"
+    )
+    made.add_argument(
+        "--key-env",
+        metavar="NAME",
+        help=f"the environment variable that holds the key for --url (default: {KEY_VARIABLE})",
+    )
     made.add_argument("--json", action="store_true", help="as JSON" if shows else "what was done, as JSON")
     made.set_defaults(action=action)
     return made
@@ -116,39 +139,81 @@ def main(arguments: Sequence[str], behind: Sequence[str] = ()) -> int:
     try:
         if behind:
             raise Refusal("there is no use for what stands behind --")
-        with closing(opened(given)) as tenants:
-            asyncio.run(given.action(tenants, given))
+        asyncio.run(_act(given))
     except Refusal as error:
         output.complain(f"mcpfast tenant: {error}")
         return WRONG_USAGE
-    except (ConfigurationError, UnsafeName) as error:
-        output.complain(f"mcpfast tenant: {error}")
+    except (McpFastError, UnsafeName) as error:
+        output.complain(f"mcpfast tenant: {getattr(error, 'message', error)}")
         return FAILED
     return 0
 
 
+async def _act(given: argparse.Namespace) -> None:
+    async with _on_server(given) if given.url else _in_registry(given) as tenants:
+        await given.action(tenants, given)
+
+
 class Tenants(Protocol):
-    """Where the commands do their work: a registry itself, or (later, with --url) a live server that is asked to. `before` is
-    what the change was made from, None for what is new."""
+    """Where the commands do their work: `tenancy.administration.Administrator`, or a live server that is asked to."""
 
-    async def load(self) -> Content: ...
-    async def put(self, action: str, record: TenantRecord, before: TenantRecord | None) -> TenantRecord: ...
-    async def remove(self, before: TenantRecord) -> None: ...
-    async def put_key(self, key: KeyRecord) -> None: ...
-    async def revoke_key(self, before: KeyRecord) -> KeyRecord: ...
-    def close(self) -> None: ...
+    async def tenants(self) -> list[TenantRecord]: ...
+    async def tenant(self, id: str) -> Known: ...
+    async def add(self, settings: Mapping[str, Any]) -> TenantRecord: ...
+    async def change(self, id: str, settings: Mapping[str, Any]) -> TenantRecord: ...
+    async def suspend(self, id: str) -> TenantRecord: ...
+    async def resume(self, id: str) -> TenantRecord: ...
+    async def remove(self, id: str) -> TenantRecord: ...
+    async def new_key(self, tenant: str, wanted: KeyWanted) -> NewKey: ...
+    async def revoke_key(self, id: str) -> KeyRecord: ...
 
 
-def opened(given: argparse.Namespace) -> Tenants:
+@asynccontextmanager
+async def _in_registry(given: argparse.Namespace) -> AsyncIterator[Tenants]:
     """Raises Refusal where nobody says which registry is meant."""
+    if given.key_env:
+        raise Refusal("--key-env goes with --url")
     held = config.load(given.config, environ=os.environ)
     where = given.registry or held.registry
     if not where:
         raise Refusal(
             "which registry? --registry FILE.toml, --registry sqlite:///PATH, or the --config that names it"
         )
-    log = given.audit or held.tenancy.audit or audit_log_of(where)
-    return InRegistry(open_store(where), AuditLog(log, clock=time.time), Actor(_user(), "cli"))
+    registry = Registry(open_store(where), clock=time.monotonic)
+    log = AuditLog(given.audit or held.tenancy.audit or audit_log_of(where), clock=time.time)
+
+    makes_file = given.action is _add and _is_no_file_yet(where)
+
+    async def refresh() -> None:
+        if not makes_file:
+            await registry.reload()
+
+    administration = Administration(registry, log, refresh=refresh)
+    try:
+        yield administration.by(Actor(_user(), "cli"))
+    finally:
+        await administration.close()
+        registry.store.close()
+        log.close()
+
+
+@asynccontextmanager
+async def _on_server(given: argparse.Namespace) -> AsyncIterator[Tenants]:
+    """Raises Refusal where something does not go with it, or there is no key."""
+    for option in ("config", "registry", "audit"):
+        if getattr(given, option):
+            raise Refusal(f"--{option} does not go with --url: the server has its own")
+    variable = given.key_env or KEY_VARIABLE
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise Refusal(f"--url needs a key in the environment variable {variable}, which is not set")
+    from mcpfast.commands.live_tenants import LiveTenants  # only who asks a server needs HTTP
+
+    yield LiveTenants(given.url, key)
+
+
+def _is_no_file_yet(where: str) -> bool:
+    return "://" not in where and not os.path.exists(where)
 
 
 def _user() -> str:
@@ -158,63 +223,13 @@ def _user() -> str:
         return str(os.getuid())
 
 
-class InRegistry:
-    """The commands on a registry; what they change is written down."""
-
-    def __init__(self, store: Store, log: AuditLog, actor: Actor) -> None:
-        self._store = store
-        self._log = log
-        self._actor = actor
-
-    async def load(self) -> Content:
-        return await self._store.load()
-
-    async def put(self, action: str, record: TenantRecord, before: TenantRecord | None) -> TenantRecord:
-        self._log.open()
-        stored = await self._store.put(record, new=before is None)
-        self._record(f"tenant.{action}", record.id, before, stored)
-        return stored
-
-    async def remove(self, before: TenantRecord) -> None:
-        self._log.open()
-        await self._store.remove(before.id)
-        self._record("tenant.remove", before.id, before, None)
-
-    async def put_key(self, key: KeyRecord) -> None:
-        self._log.open()
-        await self._store.put_key(key)
-        self._record("key.new", key.id, None, key)
-
-    async def revoke_key(self, before: KeyRecord) -> KeyRecord:
-        self._log.open()
-        revoked = await self._store.revoke_key(before.id)
-        self._record("key.revoke", before.id, before, revoked)
-        return revoked
-
-    def close(self) -> None:
-        self._store.close()
-        self._log.close()
-
-    def _record(
-        self, action: str, target: str, before: msgspec.Struct | None, after: msgspec.Struct | None
-    ) -> None:
-        self._log.changed(
-            self._actor, action, target, *[None if one is None else _plain(one) for one in (before, after)]
-        )
-
-
-def _plain(record: msgspec.Struct) -> dict[str, Any]:
-    plain: dict[str, Any] = msgspec.to_builtins(record, order="deterministic")
-    return plain
-
-
 # ---------------------------------------------------------------------------------------------------- the commands
 
 
 async def _list(tenants: Tenants, given: argparse.Namespace) -> None:
-    records = sorted((await tenants.load()).tenants.values(), key=lambda record: record.id)
+    records = await tenants.tenants()
     if given.json:
-        output.show_json([_plain(record) for record in records])
+        output.show_json([plain(record) for record in records])
         return
     output.show_table(
         ("tenant", "kind", "plan", "state", "name"),
@@ -223,22 +238,18 @@ async def _list(tenants: Tenants, given: argparse.Namespace) -> None:
 
 
 async def _show(tenants: Tenants, given: argparse.Namespace) -> None:
-    content = await tenants.load()
-    record = _tenant_in(content, given.id)
-    keys = [without_secrets(_plain(key)) for key in content.keys.values() if key.tenant == given.id]
+    record, keys, live = await tenants.tenant(given.id)
+    told = {**plain(record), **({"live": live} if live and given.url else {})}
     if given.json:
-        output.show_json({**_plain(record), "keys": keys})
+        output.show_json({**told, "keys": [without_secrets(plain(key)) for key in keys]})
         return
-    output.show_table(("setting", "value"), list(_rows(_plain(record), "")))
+    output.show_table(("setting", "value"), list(_rows(told, "")))
     if keys:
         output.say("")
-        output.show_table(
-            ("key", "principal", "scopes", "expires", "state"),
-            [_key_row(key) for key in content.keys.values() if key.tenant == given.id],
-        )
+        output.show_table(("key", "principal", "scopes", "expires", "state"), [_key_row(key) for key in keys])
 
 
-def _rows(table: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
+def _rows(table: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
     for name, value in table.items():
         if isinstance(value, dict) and value:
             yield from _rows(value, below(path, name))
@@ -253,34 +264,32 @@ def _key_row(key: KeyRecord) -> tuple[str, ...]:
 
 
 async def _add(tenants: Tenants, given: argparse.Namespace) -> None:
-    check_tenant_id(given.id)
-    said = {"kind": given.kind, "name": given.name, "plan": given.plan}
-    record = _with(TenantRecord(given.id), {name: value for name, value in said.items() if value}, given.set)
-    _say(given, f"added tenant {given.id}", await tenants.put("add", record, None))
+    said = {"id": given.id, "kind": given.kind, "name": given.name, "plan": given.plan}
+    settings = _settings(given.set) | {name: value for name, value in said.items() if value}
+    _say(given, f"added tenant {given.id}", await tenants.add(settings))
 
 
 async def _set(tenants: Tenants, given: argparse.Namespace) -> None:
-    before = _tenant_in(await tenants.load(), given.id)
-    _say(given, f"changed tenant {given.id}", await tenants.put("set", _with(before, {}, given.set), before))
+    _say(given, f"changed tenant {given.id}", await tenants.change(given.id, _settings(given.set)))
 
 
-def _with(record: TenantRecord, said: dict[str, Any], settings: Sequence[str]) -> TenantRecord:
-    """The record with NAME=VALUE laid over it. Raises Refusal or ConfigurationError, which name the path."""
-    table = _plain(record) | said
+def _settings(settings: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE and NAME.NAME=VALUE as one table. Raises Refusal for what is neither."""
+    table: dict[str, Any] = {}
     for setting in settings:
         path, equals, text = setting.partition("=")
-        if not equals or path.strip() in ("id", "revision"):
+        *above, last = path.strip().split(".")
+        if not equals or [*above, last][0] in ("id", "revision"):
             raise Refusal(
                 f"{setting!r}: write NAME=VALUE, as in quota.calls_per_s=5; id and revision are not set"
             )
-        *above, last = path.strip().split(".")
         inner = table
         for name in above:
             inner = inner.setdefault(name, {})
             if not isinstance(inner, dict):
                 raise Refusal(f"{setting!r}: {name} has nothing below it")
         inner[last] = _value(text)
-    return decode(table, TenantRecord, below("tenants", record.id), strict=False)
+    return table
 
 
 def _value(text: str) -> Any:
@@ -291,37 +300,22 @@ def _value(text: str) -> Any:
 
 
 async def _suspend(tenants: Tenants, given: argparse.Namespace) -> None:
-    await _change_state(tenants, given, "suspend", "suspended")
+    _say(given, f"tenant {given.id} is suspended", await tenants.suspend(given.id))
 
 
 async def _resume(tenants: Tenants, given: argparse.Namespace) -> None:
-    await _change_state(tenants, given, "resume", "active")
-
-
-async def _change_state(tenants: Tenants, given: argparse.Namespace, action: str, state: State) -> None:
-    before = _tenant_in(await tenants.load(), given.id)
-    stored = await tenants.put(action, msgspec.structs.replace(before, state=state), before)
-    _say(given, f"tenant {given.id} is {state}", stored)
+    _say(given, f"tenant {given.id} is active", await tenants.resume(given.id))
 
 
 async def _remove(tenants: Tenants, given: argparse.Namespace) -> None:
-    before = _tenant_in(await tenants.load(), given.id)
-    await tenants.remove(before)
-    _say(given, f"removed tenant {given.id}", before)
+    _say(given, f"removed tenant {given.id}", await tenants.remove(given.id))
 
 
 async def _key_new(tenants: Tenants, given: argparse.Namespace) -> None:
-    made = new_key(
-        given.id,
-        given.principal,
-        scopes=frozenset(given.scope),
-        roles=frozenset(given.role),
-        now_s=round(time.time()),
-        ttl_s=given.days * DAY_S,
-    )
-    await tenants.put_key(made.record)
+    wanted = KeyWanted(given.principal, frozenset(given.scope), frozenset(given.role), given.days * DAY_S)
+    made = await tenants.new_key(given.id, wanted)
     if given.json:
-        output.show_json({**without_secrets(_plain(made.record)), "api_key": made.key})
+        output.show_json({**without_secrets(plain(made.record)), "api_key": made.key})
         return
     output.complain(f"key {made.record.id} of {given.principal} in {given.id}; it is not shown again:")
     output.say(made.key)
@@ -331,20 +325,12 @@ async def _key_revoke(tenants: Tenants, given: argparse.Namespace) -> None:
     key_id = key_id_of(given.id) or given.id
     if key_id.startswith(PREFIX):  # mistyped; it is not repeated
         raise Refusal(f"the id of a key are the letters between {PREFIX} and the next _")
-    before = (await tenants.load()).keys.get(key_id)
-    if before is None:
-        raise no_key(key_id)
-    _say(given, f"revoked key {key_id} of {before.principal}", await tenants.revoke_key(before))
+    revoked = await tenants.revoke_key(key_id)
+    _say(given, f"revoked key {key_id} of {revoked.principal}", revoked)
 
 
-def _tenant_in(content: Content, id: str) -> TenantRecord:
-    if id not in content.tenants:
-        raise no_tenant(id, content.tenants)
-    return content.tenants[id]
-
-
-def _say(given: argparse.Namespace, text: str, record: msgspec.Struct) -> None:
+def _say(given: argparse.Namespace, text: str, record: TenantRecord | KeyRecord) -> None:
     if given.json:
-        output.show_json(without_secrets(_plain(record)))
+        output.show_json(without_secrets(plain(record)))
     else:
         output.say(text)

@@ -179,15 +179,17 @@ class Context(Generic[LifespanT]):
     @property
     def client_capabilities(self) -> dict[str, Any]:
         """What the client declared: in `initialize`, or on this very request (2026-07-28)."""
-        return cast("dict[str, Any]", self.caller.capabilities)
+        return cast("dict[str, Any]", self._client.capabilities)
 
     @property
     def client_info(self) -> dict[str, Any] | None:
         """The client's name and version, unverified; None where it gave none."""
-        return cast("dict[str, Any] | None", self.caller.client_info)
+        return cast("dict[str, Any] | None", self._client.client_info)
 
     @property
-    def caller(self) -> Any:
+    def _client(self) -> Any:
+        """What the client said of itself: its session, or the envelope of this request. Not a handler's business: a session of
+        HTTP leads to its requests, and these to the client's token."""
         if self._caller is None:
             self._caller = self._dispatcher.caller_of(self._request)
         return self._caller
@@ -239,7 +241,7 @@ class Context(Generic[LifespanT]):
         """
         if level not in LOG_LEVEL_INDEX:
             raise ValueError(f"unknown log level {level!r}; one of {', '.join(LOG_LEVEL_INDEX)}")
-        wanted = self.caller.log_level
+        wanted = self._client.log_level
         if not self._speaks() or (wanted is None and self._revision.modern):
             return
         if not self._request.channel.session.logs(level, wanted):
@@ -304,7 +306,7 @@ class Context(Generic[LifespanT]):
     @property
     def asker(self) -> Asker:
         if self._asker is None:
-            self._asker = self._dispatcher.asker_of(self._request, self.caller)
+            self._asker = self._dispatcher.asker_of(self._request, self._client)
         return self._asker
 
     def elicit(

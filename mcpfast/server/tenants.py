@@ -25,12 +25,12 @@ from mcpfast.server.dispatch import (
 )
 from mcpfast.server.listeners import Listeners
 from mcpfast.server.registered import ASKS_NOTHING, Prompt, Resource, Tool, Use
-from mcpfast.tenancy.denied import Denied, Forbidden, Unavailable
+from mcpfast.tenancy.denied import Denied, Forbidden, InsufficientScope, Unavailable
 from mcpfast.tenancy.local import OF_THE_PROCESS
 from mcpfast.tenancy.refusals import refusal
 from mcpfast.tenancy.resolvers import Evidence, Peer
 from mcpfast.tenancy.service import Callers
-from mcpfast.tenancy.views import NOTHING_ASKED, Decision, Requirement, View
+from mcpfast.tenancy.views import HIDDEN, NOTHING_ASKED, Decision, Requirement, View
 
 if TYPE_CHECKING:
     from mcpfast._caller import Caller, Pass
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mcpfast.server.host import Host
     from mcpfast.server.sealed import Sealer
     from mcpfast.server.session import Session
+    from mcpfast.tenancy.audit import DenialOf
     from mcpfast.tenancy.tenant import Tenant
 
 TENANT_VARIABLE = "MCPFAST_TENANT"
@@ -156,7 +157,7 @@ class Tenants:
             deadline_s=time.monotonic() + granted.call_s_max,
         )
         if not verdict.admitted:
-            raise self.refusal(request.channel, verdict)
+            raise self._over_quota(request, verdict)
         if not self.is_good(caller):  # what was true when it came need not be any more
             try:
                 granted = self._granted(request, await self._identify(request))
@@ -172,21 +173,32 @@ class Tenants:
         if not verdict.admitted:
             if self.callers.fair is not None:
                 self.callers.fair.leave()
-            raise self.refusal(request.channel, verdict)
+            raise self._over_quota(request, verdict)
         request.enter(granted)
 
     def _enter_stream(self, request: Request, granted: Pass) -> None:
         """A stream costs its opening, and takes no place of a call: it is open for as long as its client likes."""
         verdict = self.callers.enter(granted, request.bytes_in)
         if not verdict.admitted:
-            raise self.refusal(request.channel, verdict)
+            raise self._over_quota(request, verdict)
         granted.admission.release(0, time.monotonic())
 
-    def refusal(self, channel: Channel, verdict: Verdict) -> MCPError:
+    def refusal(
+        self, channel: Channel, verdict: Verdict, method: str = "tools/call", target: str = ""
+    ) -> MCPError:
         """The error for a Verdict that refuses."""
         error = refusal(verdict).error()
         channel.refuses(error)
+        self._write_denial("quota", channel, method, target, f"{verdict.limit} of the {verdict.level}")
         return error
+
+    def _over_quota(self, request: Request, verdict: Verdict) -> MCPError:
+        asked = self._asked(request)
+        return self.refusal(request.channel, verdict, request.method, asked.name or asked.uri or "")
+
+    def _write_denial(self, of: DenialOf, channel: Channel, method: str, target: str, reason: str) -> None:
+        via = channel.session.peer.transport
+        self.callers.denied(of, channel.caller, via, method, target, reason)
 
     # ---------------------------------------------------------------- may it
 
@@ -226,21 +238,21 @@ class Tenants:
         if method == "tools/call":
             name = self._asked(request).name or ""
             tool: Tool | None = self.catalog.tools.get(name)
-            if tool is None or not self._visible(view.decide(name, _requirement(tool.use))):
+            if tool is None or not self._may(request, name, view.decide(name, _requirement(tool.use))):
                 raise unknown_tool(name)
             return tool.entry, name, tool.use
         if method == "prompts/get":
             name = self._asked(request).name or ""
             prompt = self.catalog.prompts.get(name)
-            if prompt is None or not self._visible(view.decide(name, _requirement(prompt.use))):
+            if prompt is None or not self._may(request, name, view.decide(name, _requirement(prompt.use))):
                 raise unknown_prompt(name)
             return ("prompts/get", name), "", prompt.use
         if method in ("resources/read", "resources/subscribe"):
             uri = self._asked(request).uri or ""
-            use = self.use_of(uri, view)
-            if use is None:
+            resource, decision = self._resource(uri, view)
+            if resource is None or not self._may(request, uri, decision):
                 raise unknown_resource(uri)
-            return ("resources/read", use.cost), "", use
+            return ("resources/read", resource.use.cost), "", resource.use
         if method == "completion/complete":
             self._check_completed(request, view)
             return method, "", ASKS_NOTHING
@@ -248,33 +260,49 @@ class Tenants:
 
     def use_of(self, uri: str, view: View) -> Use | None:
         """What reading a URI takes; None where nothing is behind it for this view. Raises InsufficientScope."""
+        resource, decision = self._resource(uri, view)
+        return resource.use if resource is not None and self._visible(decision) else None
+
+    def _resource(self, uri: str, view: View) -> tuple[Resource | None, Decision]:
+        """What is behind a URI, and whether this view has it: in the client's spelling, and as its template reads it."""
         resource, variables = self.server.find_resource(uri)
         if resource is None:
-            return None
+            return None, HIDDEN
         spelled = None if resource.template is None else resource.template.expand(variables)
-        if not self._visible(view.decide_uri(uri, _requirement(resource.use), spelled=spelled)):
-            return None
-        return resource.use
+        return resource, view.decide_uri(uri, _requirement(resource.use), spelled=spelled)
 
     def _check_completed(self, request: Request, view: View) -> None:
         """What a completion is for must be there for whoever asks; of what is nowhere the handler of the method tells."""
         ref = messages.decode(messages.CompleteParams, request.params).ref
         prompt: Prompt | None = self.catalog.prompts.get(ref.name or "") if ref.type == "ref/prompt" else None
-        if prompt is not None and not self._visible(view.decide(prompt.name, _requirement(prompt.use))):
+        if prompt is not None and not self._may(
+            request, prompt.name, view.decide(prompt.name, _requirement(prompt.use))
+        ):
             raise unknown_reference(ref)
         if ref.type == "ref/resource" and ref.uri is not None:
             template: Resource | None = self.catalog.templates.get(ref.uri)
             if template is None:
-                known = self.use_of(ref.uri, view) is not None
+                template, decision = self._resource(ref.uri, view)
             else:
-                known = self._visible(view.decide_uri(ref.uri, _requirement(template.use)))
-            if not known:
+                decision = view.decide_uri(ref.uri, _requirement(template.use))
+            if template is None or not self._may(request, ref.uri, decision):
                 raise unknown_reference(ref)
 
     @staticmethod
     def _asked(request: Request) -> messages.Target:
         asked: messages.Target = messages.decode(messages.Target, request.params)
         return asked
+
+    def _may(self, request: Request, target: str, decision: Decision) -> bool:
+        """As `_visible`, for what is asked for by name: what is denied is written down."""
+        try:
+            visible = self._visible(decision)
+        except InsufficientScope as denied:
+            self._write_denial("permission", request.channel, request.method, target, denied.message)
+            raise
+        if not visible:
+            self._write_denial("permission", request.channel, request.method, target, CALLED_UNKNOWN)
+        return visible
 
     def _visible(self, decision: Decision) -> bool:
         return self.callers.is_visible(decision)
@@ -328,6 +356,7 @@ NO_UNITS = Use(cost=0.0)
 LISTEN = "subscriptions/listen"
 CURSOR = "cursor"  # what sealed cursors are sealed for
 ENDED = "This tenant is not served any more"
+CALLED_UNKNOWN = "It is not for this tenant, and was called unknown"
 TOO_LATE = "It could not be found out in time who is asking"
 
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from mcpfast.tenancy.signatures import SigningKey
 
 RETRY_S: Final = 30.0
-FETCH_S: Final = 10.0  # the metadata and the keys together
+FETCH_S: Final = (
+    8.0  # the metadata and the keys together; less than `Limits.identify_s`, so that callers are told why
+)
 LIFE_S: Final = 3_600.0  # where the issuer does not say (Cache-Control: max-age),
 LIFE_MIN_S: Final = 300.0  # and what it says is held to
 LIFE_MAX_S: Final = 86_400.0

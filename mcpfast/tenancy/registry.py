@@ -58,6 +58,9 @@ class Registry:
         self.store = store
         self.generation = 0  # rises with every change
         self.problem = ""  # why the last reload was refused
+        self.reloaded: Callable[[Changes], Awaitable[None]] | None = (
+            None  # told what a reload but the first brought
+        )
         self._clock = clock
         self._drain_s = drain_s
         self._tenants: dict[str, Tenant] = {}
@@ -86,6 +89,9 @@ class Registry:
     def tenants(self) -> Iterable[Tenant]:
         return self._tenants.values()
 
+    def known_keys(self) -> Iterable[KeyRecord]:
+        return self._keys.values()
+
     def plans(self) -> Mapping[str, Plan]:
         return self._plans
 
@@ -109,9 +115,11 @@ class Registry:
                 prepared = await self._prepare(content)
                 if self.generation == begun:  # else something changed while this was read: read it again
                     break
-            self.problem = ""
+            self.problem, first = "", self.generation == 0
             keys = list(self._keys.values())
             self._commit(content, prepared)
+            if self.reloaded is not None and any(prepared.changes) and not first:
+                await self.reloaded(prepared.changes)
             await _let_go(prepared.changed)
             await _let_go(keys)
             return prepared.changes

@@ -183,6 +183,7 @@ def _as_member(principal: Principal, member: Member) -> Principal:
 def _check_nothing_unread(evidence: Evidence) -> None:
     """An Authorization that nobody could read is a bad one, and not made good by how the client is connected."""
     if evidence.header("authorization") is not None:
+        check_token_chars(bearer_token(evidence) or "")
         raise InvalidToken("Credentials of this kind are not accepted here")
 
 

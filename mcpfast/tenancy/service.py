@@ -18,9 +18,12 @@ from typing import Protocol
 
 from mcpfast._caller import Caller, Pass
 from mcpfast._quota import Gate, Verdict
+from mcpfast.errors import RegistrationError
 from mcpfast.limits import Limits
+from mcpfast.tenancy.administration import Administration
 from mcpfast.tenancy.api_keys import ApiKeys
-from mcpfast.tenancy.audit import Actor, AuditLog
+from mcpfast.tenancy.audit import Actor, AuditLog, DenialOf, Denials, audit_log_of
+from mcpfast.tenancy.decoding import ConfigurationError
 from mcpfast.tenancy.denied import NOT_YOURS, Denied, Forbidden, InsufficientScope, InvalidToken
 from mcpfast.tenancy.fairness import FairGate
 from mcpfast.tenancy.issuers import Issuer
@@ -33,8 +36,8 @@ from mcpfast.tenancy.tenant import Tenant
 from mcpfast.tenancy.views import Decision, Requirement, Views
 
 CALLERS_MAX = 10_000  # remembered; who was not heard of for longest is found again when he calls
-SWEEP_S = 60.0  # meters of principals that say nothing any more are forgotten so often
-DENIALS_PER_S = 20.0  # written to the audit log; above it they are counted, and the count is written
+SWEEP_S = 60.0  # meters of principals that say nothing any more are forgotten so often, and what was found out about callers
+RELOADED_IDS_MAX = 100  # of each sort, named in the record of a reload
 log = logging.getLogger("mcpfast.tenancy")
 
 
@@ -45,7 +48,8 @@ class Tenancy:
     yours, JWTs of `issuers`, API keys of the registry, and over stdio the tenant that `tenant` (or `--tenant`) names, with
     `scopes`: whoever starts the process is trusted with it. `scopes_asked` are the few that a client without a token is told to
     ask for at first (RFC 9728).
-    `audit` is the file of the audit log; empty: none is written here.
+    `audit` is the file of the audit log; empty: none is written here. `admin` serves the admin API under /admin of every HTTP
+    address, to whoever has the scope "mcpfast:admin"; its audit log is beside the registry where `audit` says nothing else.
     """
 
     def __init__(
@@ -60,8 +64,15 @@ class Tenancy:
         look_s: float = 1.0,
         drain_s: float = 5.0,
         audit: str = "",
+        admin: bool = False,
     ) -> None:
         self.registry = registry if isinstance(registry, str) else type(registry).__name__
+        if admin and not audit:
+            if not isinstance(registry, str):
+                raise RegistrationError(
+                    "Tenancy(admin=True) over a store of yours needs audit=FILE: every change leaves a record there"
+                )
+            audit = audit_log_of(registry)
         self.store = open_store(registry) if isinstance(registry, str) else registry
         self.issuers = tuple(issuers)
         self.resolvers = tuple(resolvers)
@@ -71,6 +82,7 @@ class Tenancy:
         self.look_s = look_s
         self.drain_s = drain_s
         self.audit = audit
+        self.admin = admin
 
     def chain(self, registry: Registry, now: Callable[[], float]) -> Chain:
         """The resolvers in their order, over a registry that is read already."""
@@ -144,8 +156,17 @@ class Callers:
         self._clock, self._now = clock, now
         self._known: OrderedDict[Identity, Caller] = OrderedDict()
         self._tasks: list[asyncio.Task[None]] = []
-        self._audit = AuditLog(tenancy.audit, clock=now) if tenancy.audit else None
-        self._denials_from_s, self._denials = 0.0, 0
+        self._audit: AuditLog | None = None
+        self._denials: Denials | None = None
+        self.administration: Administration | None = None  # where the admin API is served
+        if tenancy.audit:
+            self._audit = AuditLog(tenancy.audit, clock=now)
+            self._denials = Denials(self._audit, clock=clock, later=_later)
+            self.registry.reloaded = self._write_reload
+            if tenancy.admin:
+                self.administration = Administration(
+                    self.registry, self._audit, refresh=self.registry.look, now=now
+                )
         if limits.running_calls_max:
             engine.gate = Gate(limits.running_calls_max)
             self.fair = FairGate(engine.gate, limits.waiting_calls_max, clock)
@@ -167,6 +188,10 @@ class Callers:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self.administration is not None:
+            await self.administration.close()
+        if self._denials is not None:
+            self._denials.close()
         if self._audit is not None:
             self._audit.close()
         self.tenancy.store.close()
@@ -178,12 +203,15 @@ class Callers:
 
     # ---- who -----------------------------------------------------------------------------------------------
 
-    async def find(self, evidence: Evidence) -> Caller:
-        """Whose request it is. Raises Denied, which the audit log has then, too."""
+    async def find(self, evidence: Evidence, *, via: str = "") -> Caller:
+        """Whose request it is. Raises Denied, which the audit log has then, too, with the transport or `via` as the way in."""
         try:
             return self._caller(await self._chain.resolve(evidence))
         except Denied as denied:
-            self._write_denial(evidence, denied)
+            target = evidence.path_tenant or evidence.host_tenant or evidence.option_tenant
+            self._write_denial(
+                "identity", Actor("", via or evidence.transport), "call", target, denied.message
+            )
             raise
 
     def _caller(self, identity: Identity) -> Caller:
@@ -271,6 +299,7 @@ class Callers:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
+            self._forget()  # who sends the same head for ever is asked about again: keys are withdrawn, and badges
             self._engine.epoch_ahead_s = self._now() - self._clock()  # clocks are set now and then
             for number, tenant in enumerate(list(self._metered())):
                 if tenant.meter.sweep(self._clock(), self._now()):
@@ -283,19 +312,35 @@ class Callers:
 
     # ---- what is written down ------------------------------------------------------------------------------
 
-    def _write_denial(self, evidence: Evidence, denied: Denied) -> None:
-        """A few a second: who floods us with bad calls is told of by a count."""
-        if self._audit is None:
+    def denied(
+        self, of: DenialOf, caller: Caller | None, via: str, action: str, target: str, reason: str
+    ) -> None:
+        """Writes down that a caller was refused. Cheap: a few a second are written, the others counted."""
+        if self._denials is not None:
+            tenant, principal = ("", "") if caller is None else caller.key
+            self._write_denial(of, Actor(principal, via, tenant), action, target, reason)
+
+    def _write_denial(self, of: DenialOf, actor: Actor, action: str, target: str, reason: str) -> None:
+        if self._denials is not None:
+            self._denials.write(of, actor, action, target, reason)
+
+    async def _write_reload(self, changes: Changes) -> None:
+        """What somebody else changed in the store, as this process saw it."""
+        assert self._audit is not None
+        ours = frozenset[str]() if self.administration is None else self.administration.changing
+        told: dict[str, object] = {}
+        for name, ids in changes._asdict().items():
+            others = [id for id in ids if id not in ours]
+            if others:
+                told |= {name: len(others), f"{name}_ids": others[:RELOADED_IDS_MAX]}
+        if not told:
             return
-        now_s = self._clock()
-        if now_s - self._denials_from_s >= 1.0:
-            if self._denials > DENIALS_PER_S:
-                more = self._denials - DENIALS_PER_S
-                self._audit.denied(
-                    Actor("", evidence.transport), "call", "", f"and {more:.0f} more in a second"
-                )
-            self._denials_from_s, self._denials = now_s, 0
-        self._denials += 1
-        if self._denials <= DENIALS_PER_S:
-            target = evidence.path_tenant or evidence.host_tenant or evidence.option_tenant
-            self._audit.denied(Actor("", evidence.transport), "call", target, denied.message)
+        actor = Actor("", "reload")
+        try:
+            await asyncio.to_thread(self._audit.changed, actor, "registry.reload", "", None, told)
+        except ConfigurationError as error:
+            log.error("a reload is not written down: %s", error)
+
+
+def _later(delay_s: float, then: Callable[[], None]) -> asyncio.TimerHandle:
+    return asyncio.get_running_loop().call_later(delay_s, then)

@@ -19,6 +19,7 @@ from mcpfast.tenancy.key_records import KeyRecord
 from mcpfast.tenancy.stores import (
     Conflict,
     Content,
+    Unknown,
     check,
     check_key,
     check_record,
@@ -135,6 +136,8 @@ def edit(wanted: bytes) -> bytes:
             text, document = read_toml(file) if file.exists() else ("", {})
             done = _changed(asked.change, content_of(document))
             replace_file(file, edited(text, document, done.tables))
+    except (Conflict, Unknown):  # nothing is wrong with the file
+        raise
     except ConfigurationError as error:
         raise type(error)(str(error) if str(error).startswith(str(file)) else f"{file}: {error}") from None
     except OSError as error:

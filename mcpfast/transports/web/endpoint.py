@@ -211,7 +211,12 @@ class Endpoint:
 
     def _elsewhere(self, exchange: Exchange, head: Head, path: str, query: str) -> None:
         """Another path than the endpoint's: a plain route, or the transport of 2024-11-05."""
-        server = self.host.server
+        server, tenants = self.host.server, self.host.dispatcher.tenants
+        if tenants is not None and tenants.callers.administration is not None:
+            from mcpfast.transports.web.admin import serve_admin
+
+            if serve_admin(self, exchange, head, path, query):
+                return
         if path in server.routes:
             from mcpfast.transports.web.routes import serve_route
 
