@@ -58,5 +58,6 @@ def made(registry: str, tools: int) -> MCPServer:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("MCPFAST_TENANT", TENANT)
+    if sys.argv[1] != "none":
+        os.environ.setdefault("MCPFAST_TENANT", TENANT)
     made(sys.argv[1], int(sys.argv[2])).run(sys.argv[3] if len(sys.argv) > 3 else "stdio")
