@@ -788,6 +788,14 @@ def test_other_quotas_hold_for_the_same_meters() -> None:
     assert told(meters.admission("bob", "mail").admit(1, 0, NOW_S, NOON)) == ("calls_per_s", "tenant", 1.0)
 
 
+@pytest.mark.parametrize("of_principals", [Quota(), NARROW])
+def test_what_an_admission_says_of_one_call_changes_with_its_quotas(of_principals: Quota) -> None:
+    meters = Meters(Quota(response_bytes_max=7), of_principals)
+    assert meters.admission("ann", "echo").response_bytes_max == 7
+    meters.change(Quota(response_bytes_max=5), of_principals)
+    assert meters.admission("ann", "echo").response_bytes_max == 5
+
+
 def test_principals_at_rest_are_forgotten() -> None:
     meters = Meters(Quota(), NARROW)
     for name in ("ann", "bob"):

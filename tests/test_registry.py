@@ -752,6 +752,52 @@ def test_a_process_of_our_own_tells_mistakes_as_its_own(file: Path, monkeypatch:
     run(main())
 
 
+def keys_of(count: int) -> str:
+    parts = [f'[tenants.t{number}]\nname = "T {number}"\n' for number in range(count)]
+    parts += [
+        f'[keys.k{number}]\nsha256 = "{"0" * 64}"\ntenant = "t{number}"\nprincipal = "p"\nscopes = ["a", "b"]\n'
+        for number in range(count)
+    ]
+    return "\n".join(parts)
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 101, 250])
+def test_what_is_read_elsewhere_is_what_is_read_here(count: int, tmp_path: Path) -> None:
+    """In slices of 100: none, one, just one whole and one more."""
+    file = tmp_path / "tenants.toml"
+    file.write_text(keys_of(count))
+    here, there = toml_file.content_in(file), run(TomlStore(file)._load_elsewhere())
+    assert there == here
+    assert (list(there.tenants), list(there.keys)) == (list(here.tenants), list(here.keys))
+
+
+def test_keys_share_the_scopes_that_are_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "tenants.toml"
+    file.write_text(keys_of(3))
+    for content in (toml_file.content_in(file), run(TomlStore(file)._load_elsewhere())):
+        assert len({id(key.scopes) for key in content.keys.values()}) == 1
+
+
+def test_a_large_file_leaves_nothing_behind_here_the_first_time_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tenants.toml"
+    file.write_text(keys_of(5))
+    read_here: list[Path] = []
+
+    def content_in(file: Path) -> Content:
+        read_here.append(file)
+        return Content()
+
+    monkeypatch.setattr(toml_file, "content_in", content_in)
+    monkeypatch.setattr(registry_toml, "FIRST_BYTES_MAX", file.stat().st_size)
+    run(TomlStore(file).load())
+    assert read_here == [file]
+    monkeypatch.setattr(registry_toml, "FIRST_BYTES_MAX", file.stat().st_size - 1)
+    assert len(run(TomlStore(file).load()).keys) == 5
+    assert read_here == [file]
+
+
 # ---------------------------------------------------------------------------------------------- ten thousand
 
 

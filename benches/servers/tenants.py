@@ -1,30 +1,63 @@
-"""The echo server with tenants: scopes, quotas and budgets that hold, the tenant of the environment. `... tenants.py [ADDRESS]`."""
+"""The echo server with tenants, and the same one without: `... tenants.py REGISTRY|none TOOLS [ADDRESS]`.
 
+Where there is a registry, scopes are asked for and quotas hold. TOOLS more tools are on offer; with tenants, a tenth of so many
+besides, for a scope that nobody has: both servers list the same.
+"""
+
+import gc
 import os
 import sys
 
 from mcpfast import MCPServer
-from mcpfast.tenancy.identity import Quota, TenantRecord
+from mcpfast.tenancy.issuers import Issuer
 from mcpfast.tenancy.service import Tenancy
-from mcpfast.tenancy.stores import MemoryStore
 
-os.environ.setdefault("MCPFAST_TENANT", "acme")
-QUOTA = Quota(
-    calls_per_s=1e9,
-    bytes_per_s=1e12,
-    concurrent_calls_max=1_000,
-    request_bytes_max=1 << 20,
-    response_bytes_max=1 << 20,
-    daily_units_max=1e12,
+TENANT, SCOPE = "acme", "echo"
+ISSUER, AUDIENCE, SECRET = (
+    "https://issuer.bench",
+    "https://server.bench/mcp",
+    b"32 bytes that are no secret at all",
 )
-acme = TenantRecord("acme", scopes=frozenset({"echo"}), quota=QUOTA, principal_quota=QUOTA)
-server = MCPServer("echo", version="1.0", tenancy=Tenancy(MemoryStore([acme]), scopes={"echo"}))
+LOOK_S = 0.05  # a figure need not wait for what takes a second elsewhere
 
 
-@server.tool(scopes={"echo"}, cost=2)
-async def echo(text: str) -> str:
-    return text
+def tenancy_of(registry: str) -> Tenancy | None:
+    """Tenants of a file of TOML, by API key, JWT, or over stdio as the environment says; None for "none"."""
+    if registry == "none":
+        return None
+    issuer = Issuer(
+        issuer=ISSUER, audiences=(AUDIENCE,), secret=SECRET, tenant_claim="tenant", tenants=("*",)
+    )
+    return Tenancy(registry, issuers=[issuer], scopes={SCOPE}, look_s=LOOK_S)
+
+
+def made(registry: str, tools: int) -> MCPServer:
+    """The server, not yet serving."""
+    server = MCPServer("echo", version="1.0", tenancy=tenancy_of(registry))
+
+    @server.tool(scopes={SCOPE}, cost=2)
+    async def echo(text: str) -> str:
+        return text
+
+    @server.tool(scopes={SCOPE})
+    async def rest() -> str:
+        """Lets go of what nobody holds any more, before memory is looked at."""
+        gc.collect()
+        return "hello"
+
+    hidden = tools // 10 if server.tenancy else 0
+    for number in range(tools + hidden):
+        scope = SCOPE if number < tools else "nobody"
+
+        @server.tool(name=f"tool_{number}", scopes={scope})
+        async def one_more(text: str) -> str:
+            """Says what it is told."""
+            return text
+
+    return server
 
 
 if __name__ == "__main__":
-    server.run(sys.argv[1] if len(sys.argv) > 1 else "stdio")
+    if sys.argv[1] != "none":
+        os.environ.setdefault("MCPFAST_TENANT", TENANT)
+    made(sys.argv[1], int(sys.argv[2])).run(sys.argv[3] if len(sys.argv) > 3 else "stdio")

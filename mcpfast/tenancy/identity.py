@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import lru_cache
+from typing import Final, Literal
 
 import msgspec
+
+SHARED_MAX: Final = 1_024
 
 # `gc=False`: nothing of these can be part of a cycle, and ten thousand of them made a full collection 9 to 18 ms long.
 Kind = Literal["organization", "personal"]
 State = Literal["active", "draining", "suspended"]
+
+
+@lru_cache(SHARED_MAX)
+def shared(scopes: frozenset[str]) -> frozenset[str]:
+    """The first set that was equal to this one: ten thousand keys have a handful of them, at 216 bytes each."""
+    return scopes
 
 
 class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from mcpfast.tenancy.decoding import ConfigurationError
 from mcpfast.tenancy.identity import Plan, TenantRecord
@@ -116,12 +116,12 @@ class Registry:
                 if self.generation == begun:  # else something changed while this was read: read it again
                     break
             self.problem, first = "", self.generation == 0
+            keys = list(self._keys.values())
             self._commit(content, prepared)
             if self.reloaded is not None and any(prepared.changes) and not first:
                 await self.reloaded(prepared.changes)
-            while prepared.changed:  # ten thousand records are not freed at once, either
-                await asyncio.sleep(0)
-                del prepared.changed[-SLICE_RECORDS:]
+            await _let_go(prepared.changed)
+            await _let_go(keys)
             return prepared.changes
 
     async def look(self, *, asked: bool = False) -> None:
@@ -270,3 +270,10 @@ class Registry:
                 told(changes)
             except Exception:  # what holds, holds; the others are told all the same
                 log.exception("a subscriber of the registry failed")
+
+
+async def _let_go(records: list[Any]) -> None:
+    """Ten thousand records are not freed at once, either."""
+    while records:
+        await asyncio.sleep(0)
+        del records[-SLICE_RECORDS:]

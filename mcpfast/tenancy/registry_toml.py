@@ -22,8 +22,12 @@ from mcpfast.tenancy.stores import Content
 
 T = TypeVar("T")
 READ_HERE_BYTES_MAX = 2 << 10  # of TOML: about a millisecond of work
+FIRST_BYTES_MAX = (
+    256 << 10
+)  # while nobody is served; of a larger file more memory is left over than its tenants take
 SIZE = 1  # its place in a stamp
-_RECORDS = msgspec.msgpack.Decoder(list[TenantRecord])
+_TENANTS = msgspec.msgpack.Decoder(list[TenantRecord])
+_KEYS = msgspec.msgpack.Decoder(list[KeyRecord])
 
 
 class TomlStore:
@@ -35,11 +39,9 @@ class TomlStore:
         self._keys: dict[str, KeyRecord] = {}
 
     async def load(self) -> Content:
-        first, self._seen = (
-            not self._seen,
-            self._stamp(),
-        )  # before it is read: a change while we read is seen later
-        if first or self._seen[SIZE] <= READ_HERE_BYTES_MAX:  # the first: nothing is served yet
+        here_bytes_max = READ_HERE_BYTES_MAX if self._seen else FIRST_BYTES_MAX
+        self._seen = self._stamp()  # before it is read: a change while we read is seen later
+        if self._seen[SIZE] <= here_bytes_max:
             content = toml_file.content_in(self.file)
         else:
             content = await self._load_elsewhere()
@@ -82,10 +84,14 @@ class TomlStore:
         frames = _frames(await elsewhere.call(toml_file.read, os.fsencode(self.file)))
         head = msgspec.msgpack.decode(next(frames), type=toml_file.Head)
         tenants: dict[str, TenantRecord] = {}
-        for frame in frames:
-            tenants.update((record.id, record) for record in _RECORDS.decode(frame))
+        keys: dict[str, KeyRecord] = {}
+        for number, frame in enumerate(frames):
+            if number < head.tenant_slices:
+                tenants.update((record.id, record) for record in _TENANTS.decode(frame))
+            else:
+                keys.update((key.id, key) for key in _KEYS.decode(frame))
             await asyncio.sleep(0)
-        return Content(head.plans, tenants, {key.id: key for key in head.keys})
+        return Content(head.plans, tenants, keys)
 
     async def _edit(self, change: Any, answer: type[T]) -> T:
         edit = msgspec.msgpack.encode(toml_file.Edit(str(self.file), change))

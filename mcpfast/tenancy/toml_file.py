@@ -62,21 +62,24 @@ def _named(document: Mapping[str, Any], section: str, kind: type[T]) -> dict[str
 
 
 class Head(msgspec.Struct):
-    """The first thing told of a file; its tenants follow in slices."""
+    """The first thing told of a file; its tenants follow in so many slices, and then its keys."""
 
     plans: dict[str, Plan]
-    keys: list[KeyRecord]
+    tenant_slices: int
 
 
 def read(path: bytes) -> bytes:
-    """The file as frames, each its length and MessagePack: a Head, then slices of the tenants."""
-    file = Path(os.fsdecode(path))
-    content = content_in(file)
+    """The file as frames, each its length and MessagePack: a Head, then slices of the tenants and of the keys."""
+    content = content_in(Path(os.fsdecode(path)))
+    tenants = _slices(list(content.tenants.values()))
+    keys = _slices(list(content.keys.values()))
     encode = msgspec.msgpack.Encoder().encode
-    records = list(content.tenants.values())
-    frames = [encode(Head(dict(content.plans), list(content.keys.values())))]
-    frames += [encode(records[at : at + SLICE_RECORDS]) for at in range(0, len(records), SLICE_RECORDS)]
+    frames = map(encode, [Head(dict(content.plans), len(tenants)), *tenants, *keys])
     return b"".join(len(frame).to_bytes(4, "big") + frame for frame in frames)
+
+
+def _slices(records: list[T]) -> list[list[T]]:
+    return [records[at : at + SLICE_RECORDS] for at in range(0, len(records), SLICE_RECORDS)]
 
 
 def content_in(file: Path) -> Content:
