@@ -36,7 +36,8 @@ cdef enum:
 cdef double LINGER_S = 1.0
 
 cdef dict STATUS = {
-    200: b"200 OK", 201: b"201 Created", 202: b"202 Accepted", 204: b"204 No Content", 400: b"400 Bad Request", 401: b"401 Unauthorized",
+    200: b"200 OK", 201: b"201 Created", 202: b"202 Accepted", 204: b"204 No Content",
+    400: b"400 Bad Request", 401: b"401 Unauthorized",
     403: b"403 Forbidden", 404: b"404 Not Found", 405: b"405 Method Not Allowed", 406: b"406 Not Acceptable",
     408: b"408 Request Timeout", 409: b"409 Conflict", 411: b"411 Length Required", 413: b"413 Content Too Large",
     415: b"415 Unsupported Media Type", 417: b"417 Expectation Failed", 421: b"421 Misdirected Request",
