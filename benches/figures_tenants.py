@@ -231,10 +231,11 @@ def resident_bytes(pid: int) -> int:
 
 @figure
 def tenants_quiet_p99(setting: Setting) -> Measured:
-    """Both are driven by one generator at random moments; the neighbour has what its quota gives, and the rest is refused."""
+    """Both are driven by one generator at random moments; the neighbour has what its quota gives, and the rest is refused. Many
+    short looks, as for http_p99."""
     text, quiet, loud = neighbours()
     times = int(10 * NEIGHBOURS_QUOTA_PER_S / QUIET_PER_S)
-    seconds = max(setting.seconds, 0.5)
+    seconds = max(setting.seconds, 0.3)
     with registries.kept(text) as file, http(file) as (address, pid):
 
         def at(times: int) -> Callable[[], Result]:
@@ -242,7 +243,7 @@ def tenants_quiet_p99(setting: Setting) -> Measured:
                 address, quiet, loud, rate=QUIET_PER_S, times=times, seconds=seconds, pid=pid
             )
 
-        pairs = in_turns(at(times), at(0), 2 * setting.rounds + 1, setting.tell)
+        pairs = in_turns(at(times), at(0), 4 * setting.rounds, setting.tell)
     for crowded, _ in pairs:
         check_neighbours(crowded)
     ratios = [quiet_us(crowded)["p99"] / quiet_us(alone)["p99"] for crowded, alone in pairs]
