@@ -19,7 +19,7 @@ from benches.figures import SERVERS, Measured, Setting, Skipped, against, figure
 from benches.http_messages import Answer, ask, modern
 from benches.load import HTTP_LEGACY, LEGACY, MODERN, RunFailed, Shape, connect, drive, drive_beside, serving
 from benches.nginx import free_address
-from benches.registries import Registry
+from benches.registries import ONE_TENANT, Registry
 from benches.rounds import in_turns
 from mcpfast.bench.result import Result
 from mcpfast.tenancy.toml_file import replace_file
@@ -35,6 +35,7 @@ KEEP_HEAP = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": s
 RELOAD_S = 60.0
 AFTERWARDS_S = 0.2  # what a reload replaced is let go of
 SERVER = [sys.executable, str(SERVERS / "tenants.py")]
+WITH, WITHOUT = [*SERVER, str(ONE_TENANT), "0"], [*SERVER, "none", "0"]
 RELOADING = [sys.executable, str(SERVERS / "reloading.py")]
 
 
@@ -53,8 +54,7 @@ def http(registry: str, tools: int = 0) -> Iterator[tuple[str, int]]:
 def on_and_off(tools: int = 0) -> Iterator[tuple[tuple[str, int], tuple[str, int]]]:
     """Addresses and pids: of the server with tenants, which was seen to refuse what it should, and of the one without."""
     with (
-        registries.kept(registries.one_tenant()) as file,
-        http(file, tools) as ours,
+        http(str(ONE_TENANT), tools) as ours,
         http("none", tools) as its,
     ):
         check_guarded(ours[0])
@@ -103,12 +103,11 @@ def tenants_stdio_serial(setting: Setting) -> Measured:
 
 
 def over_stdio(setting: Setting, shape: Shape) -> Measured:
-    with registries.kept(registries.one_tenant()) as file:
-        return against(
-            setting,
-            lambda: drive(shape, [*SERVER, file, "0"], seconds=setting.seconds),
-            lambda: drive(shape, [*SERVER, "none", "0"], seconds=setting.seconds),
-        )
+    return against(
+        setting,
+        lambda: drive(shape, WITH, seconds=setting.seconds),
+        lambda: drive(shape, WITHOUT, seconds=setting.seconds),
+    )
 
 
 @figure
@@ -120,9 +119,7 @@ def tenants_admission(setting: Setting) -> Measured:
         raise Skipped("valgrind is not here. Install: apt-get install -y valgrind")
     setting.tell("under callgrind")
     shape = Shape(window=64, lockstep=True)
-    with registries.kept(registries.one_tenant()) as file:
-        on = instructions_a_call(shape, [*SERVER, file, "0"])
-    off = instructions_a_call(shape, [*SERVER, "none", "0"])
+    on, off = instructions_a_call(shape, WITH), instructions_a_call(shape, WITHOUT)
     arithmetic = instructions_an_admission(["limited", "limited"])
     return Measured(on - off, note=f"{on:,.0f} - {off:,.0f}; arithmetic of two levels {arithmetic:,.0f}")
 
