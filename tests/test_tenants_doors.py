@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -245,6 +246,25 @@ def test_who_listens_on_a_stream_of_2024_or_a_websocket_is_found_again() -> None
                 await asyncio.sleep(0.05)
                 server.notify_resource_updated("note://one")
                 assert (await socket.ask(rpc("ping", id=3)))["id"] == 3
+
+    run(scenario())
+
+
+def test_no_tenant_takes_the_others_room_for_streams_of_2024() -> None:
+    async def scenario() -> None:
+        tenanted = Tenanted(http_sessions_max=4)
+        async with serving(tenanted.server()) as (_, port), AsyncExitStack() as stack:
+            for credential, status in (
+                (tenanted.alice, 200),
+                (tenanted.bob, 200),
+                (tenanted.alice, 503),
+                (tenanted.eve, 200),
+            ):
+                browser = await stack.enter_async_context(await connect(port))
+                browser.write(
+                    request("GET", "/sse", Host="localhost", Accept="text/event-stream", **credential)
+                )
+                assert (await browser.head())[0] == status
 
     run(scenario())
 

@@ -450,3 +450,36 @@ def test_a_client_that_leaves_while_it_is_asked_about_leaves_nothing() -> None:
             assert not listener.endpoint.identifying and not listener.endpoint.exchanges
 
     run(scenario())
+
+
+# ---------------------------------------------------------------- room for sessions
+
+
+async def opens(browser: Browser, credential: dict[str, str]) -> int:
+    return (await browser.ask(initialize(), **credential)).status
+
+
+def test_no_tenant_takes_the_others_room_for_sessions() -> None:
+    async def scenario() -> None:
+        tenanted = Tenanted(http_sessions_max=4)
+        async with serving(tenanted.server()) as (_, port), await connect(port) as browser:
+            assert [await opens(browser, tenanted.alice) for _ in range(2)] == [200, 200]
+            for credential in (tenanted.alice, tenanted.bob):
+                refused = await browser.ask(initialize(), **credential)
+                assert (refused.status, refused.headers["retry-after"]) == (503, "10")
+            assert [await opens(browser, tenanted.eve) for _ in range(2)] == [200, 503]
+
+    run(scenario())
+
+
+def test_a_sealed_session_makes_room_among_its_own_tenants() -> None:
+    async def scenario() -> None:
+        tenanted = Tenanted(http_sessions_max=4)
+        server = serving(tenanted.server(), session_mode="sealed")
+        async with server as (listener, port), await connect(port) as browser:
+            assert await opens(browser, tenanted.eve) == 200
+            assert [await opens(browser, tenanted.alice) for _ in range(5)] == [200] * 5
+            kept = [one.caller.key[0] for one in listener.endpoint._sessions.kept.values() if one.caller]
+            assert kept == ["globex", "acme", "acme"]
+
+    run(scenario())
