@@ -33,6 +33,7 @@ from mcpfast.tenancy.decoding import (
     fields_of,
     line_of,
     mistake,
+    nearest,
     read_toml,
 )
 from mcpfast.tenancy.issuers import Issuer
@@ -174,6 +175,8 @@ def load(
 def _made(
     merged: Mapping[str, Any], sources: Mapping[str, str], file: Path | None, *, has_tenants: bool
 ) -> Configuration:
+    for name in sorted(merged.keys() - KINDS.keys()):
+        raise mistake(name, f"there is no such section; {nearest(name, (*KINDS, *OF_THE_REGISTRY))}")
     _read_secrets(merged)
     sections: Any = decode(merged, Sections, strict=False)
     limits = Limits(**msgspec.structs.asdict(sections.limits))

@@ -138,7 +138,7 @@ def test_leaving_with_a_call_in_flight(run: Callable[[Any], None]) -> None:
     run(test())
 
 
-def test_whose_a_client_is(run: Callable[[Any], None]) -> None:
+def test_whose_a_client_is(run: Callable[[Any], None], caplog: pytest.LogCaptureFixture) -> None:
     """Of several tenants in one test: what a client shows counts, and not how the process was started."""
 
     class Badge:
@@ -154,6 +154,10 @@ def test_whose_a_client_is(run: Callable[[Any], None]) -> None:
     async def who(ctx: Context[Any]) -> str:
         return f"{ctx.principal.id} of {ctx.tenant.id}"
 
+    @server.tool
+    async def fails() -> str:
+        raise RuntimeError
+
     async def later() -> str:
         return f"Bearer {made.key}"
 
@@ -163,6 +167,10 @@ def test_whose_a_client_is(run: Callable[[Any], None]) -> None:
                 assert (await client.call_tool("who")).text == "amy of acme"
         async with Client(server, headers={"X-Badge": "gus"}) as client:
             assert (await client.call_tool("who")).text == "gus of globex"
+            assert (await client.call_tool("fails")).is_error
+        assert [one.getMessage().partition(" in ")[2] for one in caplog.records] == [
+            "fails, called by 'gus' of globex"
+        ]
         assert server.tenancy is not None
         server.tenancy.tenant = "acme"
         async with Client(server) as client:

@@ -156,7 +156,8 @@ def test_the_registry_is_named_from_the_file_or_stands_in_it(file: Path) -> None
 # ---------------------------------------------------------------------------------------------- mistakes
 
 MISTAKES = {
-    "section": ("[limit]\nidle_s = 1\n", {}, ":2: limit: there is no such name; did you mean 'limits'?"),
+    "section": ("[limit]\nidle_s = 1\n", {}, ":2: limit: there is no such section; did you mean 'limits'?"),
+    "section of the registry": ("[tenents.acme]\nplan = 1\n", {}, ":2: tenents: there is no such section; did you mean 'tenants'?"),
     "name": ("\n[limits]\nframe_byte_max = 1\n", {}, "limits.frame_byte_max: there is no such name; did you mean 'frame"),
     "type": ("[limits]\nidle_s = []\n", {}, ":2: limits.idle_s: Expected `float`, got `array`"),
     "negative": ("[limits]\nidle_s = -1\n", {}, ":2: limits.idle_s: -1.0 is less than 0"),
@@ -168,7 +169,7 @@ MISTAKES = {
     "issuer's name": ("[tenancy.issuers.a]\nissuers = 'x'\n", {}, ":2: tenancy.issuers.a.issuers: there is no such name; did"),
     "seconds": ("[tenancy]\ndrain_s = nan\n", {}, ":2: tenancy.drain_s: 0 or more seconds are wanted"),
     "syntax": ("[limits\n", {}, "(at line 1, column 8)"),
-    "variable's section": ("", {"MCPFAST_LIMIT__IDLE_S": "1"}, "MCPFAST_LIMIT__IDLE_S: limit: there is no such name"),
+    "variable's section": ("", {"MCPFAST_LIMIT__IDLE_S": "1"}, "MCPFAST_LIMIT__IDLE_S: limit: there is no such section"),
     "variable's name": ("", {"MCPFAST_LIMITS__IDLES": "1"}, "MCPFAST_LIMITS__IDLES: limits.idles: there is no such name"),
     "variable's value": ("", {"MCPFAST_LIMITS__IDLE_S": "x"}, "MCPFAST_LIMITS__IDLE_S: limits.idle_s: Expected `float`"),
     "variable's list": ("", {"MCPFAST_SERVER__LISTEN": "[x"}, "MCPFAST_SERVER__LISTEN: server.listen: Expected `array`"),
