@@ -78,7 +78,7 @@ def test_the_life_of_a_tenant(registered: Registered) -> None:
         assert shown["revision"] == 4 and shown["keys"] == []
         assert shown["live"] == {
             "state": "suspended", "in_flight": 0, "admitted": 0, "refused": {}, "daily_units": 0.0, "monthly_units": 0.0,
-            "limits": {"calls_per_s": 5.0, "calls_burst": 9.0},
+            "scopes": [], "limits": {"calls_per_s": 5.0, "calls_burst": 9.0},
         }  # fmt: skip
         assert "state" not in (await ask("POST", "/tenants/ann/resume")).json
         assert [one["id"] for one in (await ask("GET", "/tenants")).json["tenants"]] == ["acme", "ann", "ops"]
@@ -407,8 +407,12 @@ STEPS = [
     ["remove", "acne"],
     ["key", "new", "acne", "--principal", "p"],
     ["key", "new", "acme", "--principal", "p", "--days", "-1"],
+    ["key", "new", "acme", "--principal", "p", "--days", "0"],
     ["key", "revoke", "none"],
     ["key", "revoke", "mcpf_mistyped"],
+    ["add", "eve", "--kind", "personal"],
+    ["key", "new", "eve", "--principal", "p"],
+    ["remove", "eve"],
     ["add", "acme"],
     ["add", "../acme"],
     ["add", "b", "--plan", "taem"],

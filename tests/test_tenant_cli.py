@@ -114,6 +114,16 @@ def test_a_key_is_shown_once_and_kept_nowhere(where: str) -> None:
     everything = "".join(path.read_text() for path in Path(where).parent.iterdir())
     assert secret not in everything + shown and "sha256" not in Path(f"{where}.audit.jsonl").read_text()
     assert [record["action"] for record in audited(where)] == ["key.new", "key.revoke"]
+    done("add", "ann", "--kind", "personal", *at)
+    assert (
+        "the tenant of one person: ann, and nobody else"
+        in tenant("key", "new", "ann", "--principal", "ci", *at).stderr
+    )
+    of_no_use = tenant(
+        "key", "new", "acme", "--principal", "ci", "--scope", "raed", "--scope", "read", *at
+    ).stderr
+    assert "has not been granted the scope 'raed'" in of_no_use and "did you mean 'read'?" in of_no_use
+    assert "the scope 'read'" not in of_no_use
     as_json = json.loads(tenant("key", "new", "acme", "--principal", "ci", "--json", *at).stdout)
     assert key_id_of(as_json["api_key"]) == as_json["id"] and "sha256" not in as_json
 

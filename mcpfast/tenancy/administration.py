@@ -184,9 +184,13 @@ class Administrator:
         return before
 
     async def _new_key(self, tenant: str, wanted: KeyWanted) -> NewKey:
-        self._known(tenant)
+        record = self._known(tenant)
         if not wanted.principal:
             raise mistake("principal", "it is not empty")
+        if record.kind == "personal" and wanted.principal != record.id:
+            raise mistake(
+                "principal", f"{record.id!r} is the tenant of one person: {record.id}, and nobody else"
+            )
         if not 0 <= wanted.ttl_s < math.inf:
             raise mistake("ttl_s", "0 (until it is revoked) or more is wanted")
         made = new_key(
@@ -268,6 +272,7 @@ def live_of(tenant: Tenant, epoch_s: float) -> dict[str, Any]:
     day_units, month_units = (0.0, 0.0) if meter is None else meter.used(epoch_s)
     return {
         "state": tenant.state,
+        "scopes": sorted(tenant.terms.scopes),
         "in_flight": tenant.in_flight,
         "admitted": 0 if meter is None else meter.admitted,
         "refused": {} if meter is None else {name: count for name, count in meter.refused.items() if count},

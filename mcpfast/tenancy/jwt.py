@@ -240,10 +240,7 @@ def _keys_of(issuer: Issuer, fetch: Fetch | None, now: Callable[[], float]) -> K
     if issuer.secret:
         from mcpfast.tenancy.signatures import secret_key
 
-        try:
-            return SecretKey(secret_key(issuer.secret))
-        except ValueError as error:
-            raise RegistrationError(f"The issuer {issuer.issuer}: {error}") from None
+        return SecretKey(secret_key(issuer.secret))
     if fetch is None:
         from mcpfast.tenancy.fetch import HttpsFetch
 
