@@ -160,8 +160,8 @@ def replays_by_event_alone(patch: pytest.MonkeyPatch) -> None:
 
 def updates_for_everybody(patch: pytest.MonkeyPatch) -> None:
     """Who subscribed to a resource is told of its changes in every tenant."""
-    hears = Listeners.hears
-    patch.setattr(Listeners, "hears", lambda self, session, tenant_id=None: hears(self, session))
+    hears = Listeners._hears
+    patch.setattr(Listeners, "_hears", lambda self, session, tenant_id=None: hears(self, session))
 
 
 def deny_forgotten(patch: pytest.MonkeyPatch) -> None:
