@@ -69,9 +69,11 @@ def modern(
     *,
     name: str = "",
     meta: Mapping[str, Any] | None = None,
+    authorization: str = "",
 ) -> bytes:
     """A request with its envelope, and the headers that repeat it."""
     headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method} | ({"Mcp-Name": name} if name else {})
+    headers |= {"Authorization": authorization} if authorization else {}
     return post(address, message(method, {**params, "_meta": {**ENVELOPE, **(meta or {})}}), headers)
 
 

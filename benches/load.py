@@ -14,13 +14,14 @@ from pathlib import Path
 
 from mcpfast.bench.drive import RunFailed, drive_target, result_of
 from mcpfast.bench.messages import Speech
-from mcpfast.bench.plan import Expectation, Plan
+from mcpfast.bench.plan import Expectation, Plan, Step
 from mcpfast.bench.result import Result
-from mcpfast.bench.scenario import Action, Scenario, steps_of
+from mcpfast.bench.scenario import Action, Scenario, Steps, steps_of
 from mcpfast.bench.target import Target, target_of
 from mcpfast.protocol.revisions import BY_VERSION
 
 SAID_BYTES_MAX = 2_000
+SILENCE_S = 30.0  # of a server that is asked by hand
 LEGACY, HTTP_LEGACY, MODERN = "2025-06-18", "2025-11-25", "2026-07-28"
 
 
@@ -36,8 +37,12 @@ class Shape:
     lockstep: bool = False
     rate: float = 0.0  # open loop: calls a second, at random moments that depend on `seed`
     seed: int = 1
+    credentials: tuple[str, ...] = ()  # HTTP: values of Authorization; of several, each call has the next
+    lists: str = ""  # instead of calling a tool: "tools", say
 
     def scenario(self) -> Scenario:
+        if self.lists:
+            return Scenario(action=[Action(list=self.lists)])
         actions = [
             Action(call=tool, payload_bytes=self.payload_bytes)
             if self.payload_bytes
@@ -84,29 +89,35 @@ def drive(
         RunFailed: wrong answers, a server that is not there or stops answering.
     """
     found = target_of(target) if isinstance(target, str) else target_of(None, target)
-    plan = planned(shape, found, constant)
-    own, server = processors() or (-1, None)
     plan = replace(
-        plan,
+        planned(shape, found, constant),
         warmup_s=warmup,
         duration_s=seconds,
         calls=calls,
         timeout_s=timeout,
-        processor=own,
-        intervals=0,
     )
-    done = drive_target(found, plan, pid=pid or None, processor=server)
+    return checked(found, plan, shape.era, pid)
+
+
+def checked(target: Target, plan: Plan, era: str, pid: int = 0) -> Result:
+    """A run whose every answer was right. Raises RunFailed."""
+    own, server = processors() or (-1, None)
+    plan = replace(plan, processor=own, intervals=0)
+    done = drive_target(target, plan, pid=pid or None, processor=server)
     if done.outcome["failure"] or done.outcome["errors"]:
         said = done.outcome["failure"] or f"wrong answers: {done.wrong}"
         raise RunFailed(
-            f"{said}\n{done.outcome['first_error']}\n  while driving {found.text}".replace("\n\n", "\n")
+            f"{said}\n{done.outcome['first_error']}\n  while driving {target.text}".replace("\n\n", "\n")
         )
-    return result_of(done, plan, target=found.text, era=shape.era)
+    return result_of(done, plan, target=target.text, era=era)
 
 
 def planned(shape: Shape, target: Target, constant: bool = False) -> Plan:
-    speech = Speech(target.wire, BY_VERSION[shape.era], target.authority, target.path)
+    headers = {"Authorization": shape.credentials[0]} if shape.credentials else {}
+    speech = Speech(target.wire, BY_VERSION[shape.era], target.authority, target.path, headers)
     steps = steps_of(shape.scenario(), speech)
+    if len(shape.credentials) > 1:
+        steps = around(steps, shape.credentials)
     if constant:
         sent = [replace(step, kind="notice", session_at=-1) for step in steps.steps if step.counted]
         steps = replace(steps, steps=sent, prologue=[], body=list(range(len(sent))))
@@ -122,6 +133,57 @@ def planned(shape: Shape, target: Target, constant: bool = False) -> Plan:
         rate=shape.rate,
         seed=shape.seed,
     )
+
+
+def around(steps: Steps, credentials: Sequence[str]) -> Steps:
+    """The body once for each credential; all of them are as long as the first, which is in the steps. What a connection begins
+    with stays the first one's."""
+    first = credentials[0]
+    assert all(len(one) == len(first) for one in credentials), (
+        "a session's header would be put into another place"
+    )
+    made, body = list(steps.steps), []
+    for credential in credentials:
+        for index in steps.body:
+            body.append(len(made))
+            made.append(with_credential(steps.steps[index], first, credential))
+    return replace(steps, steps=made, body=body)
+
+
+def with_credential(step: Step, before: str, now: str) -> Step:
+    return replace(step, data=step.data.replace(before.encode(), now.encode(), 1))
+
+
+def drive_beside(
+    address: str,
+    quiet: str,
+    loud: str,
+    *,
+    rate: float,
+    times: int,
+    seconds: float,
+    connections: int = 32,
+    pid: int = 0,
+) -> Result:
+    """The echo over HTTP in an open loop: `quiet` calls at `rate` a second, and `loud`, another credential, `times` as often.
+
+    They are the kinds "quiet" and "loud" of the result, whose calls may be refused. One generator sends both, so neither waits for
+    the other's on this side. Raises RunFailed.
+    """
+    target = target_of(address)
+    speech = Speech(target.wire, BY_VERSION[MODERN], target.authority, target.path, {"Authorization": quiet})
+    step = replace(steps_of(Shape().scenario(), speech).steps[0], name="quiet")
+    plan = Plan(
+        target.wire,
+        [step, replace(with_credential(step, quiet, loud), name="loud")],
+        [0] + [1] * times,
+        address=target.address,
+        connections=connections,
+        rate=rate * (1 + times),
+        duration_s=seconds,
+        timeout_s=15,
+    )
+    return checked(target, plan, MODERN, pid)
 
 
 def drive_progress(address: str, events: int, *, seconds: float) -> Result:
@@ -214,9 +276,13 @@ def over(scheme: str, address: str) -> str:
 
 
 def connect(address: str) -> socket.socket:
-    """A blocking connection to `tcp://HOST:PORT`, `unix:///PATH` or the host of `http://HOST:PORT/PATH`."""
+    """A blocking connection to `tcp://HOST:PORT`, `unix:///PATH` or the host of `http://HOST:PORT/PATH`.
+
+    Raises OSError, and later TimeoutError, which is one, where nothing comes for SILENCE_S.
+    """
     if address.startswith("unix://"):
         connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(SILENCE_S)
         try:
             connection.connect(address.removeprefix("unix://"))
         except OSError:
@@ -224,7 +290,7 @@ def connect(address: str) -> socket.socket:
             raise
         return connection
     host, _, port = address.partition("://")[2].partition("/")[0].rpartition(":")
-    return socket.create_connection((host, int(port)))
+    return socket.create_connection((host, int(port)), timeout=SILENCE_S)
 
 
 def await_listening(server: subprocess.Popen[bytes], address: str, seconds: float = 30) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import benches.figures_http
-import benches.figures_latency  # noqa: F401  (both add their figures to FIGURES)
+import benches.figures_latency
+import benches.figures_tenants  # noqa: F401  (they add their figures to FIGURES)
 from benches import history
 from benches.budgets import Budget, budgets
 from benches.figures import ECHO, FIGURES, Measured, Setting, Skipped

@@ -40,6 +40,8 @@ cdef class Head:
     cdef readonly bint chunks        # HTTP/1.1: a response of unknown length is sent in chunks
     cdef readonly bint doubled       # a header that must stand once stands twice
     cdef readonly bint admitted      # who asks may, and speaks JSON and event streams
+    cdef public object caller        # where tenants are served: whose request it is, once that is known
+    cdef public str tenant           # the tenant that its path means, or None
     cdef bint whole                  # the head is; the body may be on its way
     cdef list known
     cdef int add(self, bytes name, bytes value) except -1
@@ -69,12 +71,19 @@ cdef class Exchange(Channel):
     cdef public bytes extra       # headers that go with the response, each with its end of line
     cdef public object tied       # whoever is to be told (`lost(reason)`) when the client goes, or None
     cdef public str root          # where the endpoint is mounted: what stands before its path for a client
+    cdef public bint secure       # the client speaks TLS
+    cdef public object shown      # what the connection itself shows of who is asking (`identity.Shown`), or None
+    cdef public Head asked        # where it shows something: the head that `caller` was found for, with it
+    cdef bytes body               # of a message that waits until it is known whose it is
+    cdef bint refused_one         # a refusal of a tenant is on its way: its code says the status
     cdef int stage
     cdef public bint resumes      # this exchange repeats a stream
     cdef bint expects_answer, envelope_bad
     cdef int begin(self, Head head) except -1
     cdef int start(self, Head head) except -1
     cdef bint known_good(self, Head head) except -1
+    cdef int taken(self, Head head) except -1
+    cdef bint known_caller(self, Head head) except -1
     cdef int message_in(self, Head head, const char* at, size_t count) except -1
     cdef bint choose(self, int kind, frame_t* frame, Head head) except -1
     cdef object spared(self, int kind, frame_t* frame, bytes version)

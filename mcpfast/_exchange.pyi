@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from mcpfast._caller import Caller
 from mcpfast._spine import Channel, Engine, Request
 
 class Head:
@@ -11,6 +12,8 @@ class Head:
     headers: list[tuple[bytes, bytes]]
     body: bytes
     extra: bytes | None
+    caller: Caller | None
+    tenant: str | None
     keep_alive: bool
     chunks: bool
     doubled: bool
@@ -57,6 +60,9 @@ class Exchange(Channel):
     extra: bytes | None
     tied: Any
     root: str
+    secure: bool
+    shown: Any
+    asked: Head | None
     resumes: bool
     def __init__(self, front: Front) -> None: ...
     def hang_up(self) -> None: ...
@@ -71,6 +77,7 @@ class Exchange(Channel):
     def end_stream(self) -> None: ...
     def lost(self) -> None: ...
     def take(self, head: Head) -> None: ...
+    def go_on(self) -> None: ...
     def own_call(self, id: bytes) -> Request | None: ...
     def find(self, id: bytes) -> Request | None: ...
     @property
@@ -81,6 +88,7 @@ class Exchange(Channel):
 class RelayedExchange(Exchange):
     outlet: Any
     def __init__(self, front: Front, outlet: Any) -> None: ...
+    def expect(self, head: Head) -> None: ...
     def perform(self, head: Head) -> None: ...
     def taken_all(self) -> None: ...
     @property

@@ -11,8 +11,10 @@ How a response is written is the subclass's: HTTP/1.1 (_http), or somebody else'
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.time cimport monotonic
 from libc.string cimport memchr, memcmp
 
+from mcpfast._caller cimport Caller
 from mcpfast._core cimport (
     SCAN_ARRAY, SCAN_ODD, SCAN_OK, frame_t, same, scan_frame, scan_is_id, span_bytes, span_t,
 )
@@ -105,7 +107,8 @@ cdef class Front:
     upper.params_differ(head, name, method, arguments, id) -> bytes | None
     upper.broken_envelope(id) -> bytes               upper.broke(exchange, error)
     upper.record(exchange) -> Recording | None       upper.left(exchange)
-    upper.gone(exchange)
+    upper.refuses(exchange, error)                   upper.evidence(exchange) -> Evidence
+    upper.gone(exchange)                             upper.identify(exchange, head, go_on)
     """
 
     def __init__(self, Engine engine not None, upper, bytes path not None, set revisions, set versions, dict sessions,
@@ -134,15 +137,40 @@ cdef class Exchange(Channel):
             if head.target != front.path or head.method != POST or head.doubled:
                 front.upper.other(self, head)
             elif self.known_good(head) or front.upper.admit(self, head):
-                head.admitted = True
-                self.message_in(head, PyBytes_AS_STRING(head.body), PyBytes_GET_SIZE(head.body))
+                self.taken(head)
         except BaseException as error:
             front.upper.broke(self, error)
         return 0
 
+    cdef int taken(self, Head head) except -1:
+        "A message whose head is good; where tenants are served, whose it is comes first."
+        head.admitted = True
+        if self.engine.tenancy is None or self.known_caller(head):
+            return self.message_in(head, PyBytes_AS_STRING(head.body), PyBytes_GET_SIZE(head.body))
+        self.body = head.body  # that of the head is let go when the head is remembered
+        self.front.upper.identify(self, head, self.go_on)
+        return 0
+
+    def go_on(self):
+        """The caller is known now."""
+        cdef bytes body = self.body
+        self.body = None
+        if not self.closed and self.stage == ANSWERING and body is not None:
+            self.message_in(self.head, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+
+    cdef bint known_caller(self, Head head) except -1:
+        "Whether this head came before, and what was found out about it still holds: for all connections, unless they differ."
+        cdef Caller caller = head.caller
+        if self.shown is not None:
+            caller = self.caller if self.asked is head else None
+        if caller is None or not caller.holds(self.engine.generation, monotonic()):
+            return False
+        self.caller = caller
+        return True
+
     cdef int start(self, Head head) except -1:
         self.head, self.stage, self.extra = head, ANSWERING, head.extra
-        self.expects_answer = self.modern = self.envelope_bad = self.resumes = False
+        self.expects_answer = self.modern = self.envelope_bad = self.resumes = self.refused_one = False
         return 0
 
     cdef bint known_good(self, Head head) except -1:
@@ -217,6 +245,8 @@ cdef class Exchange(Channel):
         else:
             if front.sessions is not None and (version is None or version in front.versions) and kind in (SCAN_OK, SCAN_ARRAY):
                 session = front.sessions.get(head.value(SESSION_ID))
+                if session is not None and self.caller is not None and not self.caller.same_as(session.caller):
+                    session = None  # somebody else's: `session_for` says what is said of one that is not there
             elif self.spare is not None:
                 session = self.spared(kind, frame, version)
             if session is not None:  # what `session_for` would do; a call over HTTP is 0.9 us quicker for it
@@ -227,6 +257,8 @@ cdef class Exchange(Channel):
                     self, head, kind == SCAN_OK and same(frame.method, INITIALIZE), kind == SCAN_OK or kind == SCAN_ARRAY)
             if session is None:
                 return False
+            if self.caller is not None:
+                session.caller = self.caller  # the same one, with what holds for him now
         self.session = session
         return True
 
@@ -234,6 +266,8 @@ cdef class Exchange(Channel):
         """Without sessions each message has one of its own. A new one is 4 us of 13; that of the message before is as good, if
         it was of this revision, nothing was left in it and nobody kept it."""
         session, self.spare = self.spare, None
+        if self.caller is not None and not self.caller.same_as(session.caller):
+            return None
         if kind == SCAN_OK and version == self.spare_version and not same(frame.method, INITIALIZE) and Py_REFCNT(session) == 1:
             return session
         return None
@@ -360,6 +394,8 @@ cdef class Exchange(Channel):
         if count <= i + PyBytes_GET_SIZE(ERROR_CODE) or memcmp(at + i, PyBytes_AS_STRING(ERROR_CODE), PyBytes_GET_SIZE(ERROR_CODE)):
             return 200
         code = at + i + PyBytes_GET_SIZE(ERROR_CODE)
+        if self.refused_one and (code[0] == c"4" or code[0] == c"5") and code[4] == c",":
+            return (code[0] - c"0") * 100 + (code[1] - c"0") * 10 + code[2] - c"0"  # 4291 and its like: see errors.py
         if memcmp(code, b"-32700", 6) == 0 or memcmp(code, b"-32600", 6) == 0:
             return 400
         if not self.modern:
@@ -369,6 +405,15 @@ cdef class Exchange(Channel):
         if memcmp(code, b"-3202", 5) == 0 or (self.envelope_bad and memcmp(code, b"-32602", 6) == 0):
             return 400
         return 200
+
+    def evidence(self):
+        return None if self.head is None else self.front.upper.evidence(self)
+
+    def refuses(self, error):
+        """Retry-After, or a challenge, goes with the response."""
+        if self.stage == ANSWERING:
+            self.refused_one = True
+            self.front.upper.refuses(self, error)
 
     def respond(self, int status, bytes body=b"", bytes kind=PLAIN, bytes extra=b""):
         """A whole response, and the end of the exchange. `extra` are headers, each with its end of line."""
@@ -450,7 +495,7 @@ cdef class Exchange(Channel):
         if self.recording is not None:
             self.recording.end()
             self.recording = None
-        self.stage, self.head, self.extra = IDLE, None, None
+        self.stage, self.head, self.extra, self.body = IDLE, None, None, None
         self.since_s = self.engine.loop.time()
         if self.session is not None and self.session is not self.own:
             if streamed:
@@ -502,7 +547,7 @@ cdef class Exchange(Channel):
 
     def take(self, Head head not None):
         """A message that `upper` found to be one after all."""
-        self.message_in(head, PyBytes_AS_STRING(head.body), PyBytes_GET_SIZE(head.body))
+        self.taken(head)
 
     def own_call(self, bytes id):
         """The request in flight in this exchange with this id, or None."""
@@ -524,6 +569,10 @@ cdef class RelayedExchange(Exchange):
     def __init__(self, Front front not None, outlet):
         Exchange.__init__(self, front)
         self.outlet = outlet
+
+    def expect(self, Head head not None):
+        """Begins with a request that is no message: an upgrade. Whoever asks says what becomes of it."""
+        self.start(head)
 
     def perform(self, Head head not None):
         """Begins, from a callback of the loop; what is said goes to the outlet, now and later."""

@@ -8,6 +8,10 @@
 from mcpfast._exchange cimport Exchange, Front, Head
 
 
+cdef enum:
+    SEEN_HEADS = 4_096  # places for hashes of heads that came once; a power of two
+
+
 cdef class KnownHead:
     cdef bytes raw
     cdef Head head
@@ -21,6 +25,8 @@ cdef class Port:
     cdef readonly size_t head_bytes_max, headers_max
     cdef object make_parser
     cdef dict known               # heads without the digits of their length to KnownHead
+    cdef Py_hash_t seen[SEEN_HEADS]  # of heads that came once
+    cdef bint is_new(self, bytes head) except -1
     cdef bytes date, ok_front
     cdef double date_s
     cdef bytes date_line(self)
@@ -33,7 +39,8 @@ cdef class HttpConnection(Exchange):
     cdef Head coming              # the request that comes
     cdef double begun_s           # since then
     cdef list parts, queue
-    cdef size_t body_bytes, head_bytes
+    cdef size_t body_bytes, head_bytes  # of the request that comes; of its head what the parser has told
+    cdef size_t head_waits  # and, while it is not whole, what came of it
     cdef int fd                   # to write to without the loop, or -1
     cdef public bint welcome      # False: one connection too many
     cdef bint refused

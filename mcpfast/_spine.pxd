@@ -10,8 +10,10 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
+from mcpfast._caller cimport Caller, Pass
 from mcpfast._calls cimport Carrier, Carriers, Source
 from mcpfast._entry cimport Entry
+from mcpfast._quota cimport Gate
 from mcpfast._core cimport Block, Blocks, Inbox, Outbox, Shapes, Table, frame_t, span_t
 
 
@@ -39,6 +41,10 @@ cdef class Request:
     cdef readonly size_t bytes_in
     cdef public object state
     cdef public double started_s
+    cdef public Caller caller  # whose it is, where tenants are served
+    cdef readonly Pass entered  # where tenants are served: what it is held to, and gives back
+    cdef object timer         # ends it when it took all the time that it may
+    cdef readonly bint timed_out
     cdef Batch batch
 
 
@@ -61,6 +67,11 @@ cdef class Engine:
     cdef object route, notice, response, malformed, batch, failed, refused, make_context, plain
     cdef public object observer
     cdef public bint closing
+    cdef public object tenancy  # None: nobody is asked, and it costs one comparison
+    cdef public Gate gate       # of all calls of the process, where that has a limit
+    cdef public size_t generation  # what was found out about callers before is no longer so
+    cdef public double epoch_ahead_s  # of time.monotonic
+    cdef public double now_s          # where tenants are served: when the lines came that are read, or the call went on that ends
     cdef readonly int depth_max
     cdef readonly size_t frame_bytes_max, id_bytes_max, output_high_bytes, output_low_bytes, output_bytes_max, output_cork_bytes
     cdef readonly Py_ssize_t connection_calls_max
@@ -87,6 +98,8 @@ cdef class Channel(Source):
     cdef readonly bint closed, ended_input
     cdef public Wire wire  # negotiated by `initialize`; None before
     cdef public object session
+    cdef public Caller caller  # whose requests these are, where tenants are served
+    cdef Pass entered          # of the call that begins now, until there is a Request
     cdef object taken_future
     cdef public object owner  # the transport: told of `input_ended()`, `calls_ended()` and `lost(reason)`
     cdef dict in_flight
@@ -100,6 +113,10 @@ cdef class Channel(Source):
     cdef int again(self, Carrier carrier, const char* line) except -1
     cdef Wire wire_of(self, frame_t* frame)
     cdef int call(self, Carrier carrier, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1
+    cdef int enter(self, span_t id, Entry entry, size_t bytes_in) except -1
+    cdef inline int depart(self, Pass entered, size_t bytes_out) except -1
+    cdef int undo(self, size_t bytes_in) except -1
+    cdef inline bint too_large(self, span_t id, Request request, str name, size_t mark) except -1
     cdef int leave(self, Carrier carrier) except -1
     cdef int run(self, Carrier carrier, Entry entry, Wire wire, Request request, PyObject* coroutine,
                  frame_t* frame, size_t bytes_in) except -1

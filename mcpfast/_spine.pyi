@@ -5,9 +5,11 @@ from typing import Any
 
 from typing_extensions import Buffer
 
+from mcpfast._caller import Caller, Pass
 from mcpfast._calls import Carriers, Source
 from mcpfast._core import Blocks, Table
 from mcpfast._entry import Entry
+from mcpfast._quota import Gate
 from mcpfast.limits import Limits
 
 class Wire:
@@ -43,7 +45,12 @@ class Request:
     bytes_in: int
     state: Any
     started_s: float
+    caller: Caller | None
+    entered: Pass | None
+    timed_out: bool
     def cancel(self, reason: str | None) -> bool: ...
+    def enter(self, granted: Pass) -> None: ...
+    def time_is_up(self) -> None: ...
 
 class Batch:
     def __init__(self, channel: Channel) -> None: ...
@@ -58,6 +65,11 @@ class Engine:
     modern_wires: tuple[Wire, ...]
     observer: Any
     closing: bool
+    tenancy: Any
+    gate: Gate | None
+    generation: int
+    epoch_ahead_s: float
+    now_s: float
     depth_max: int
     frame_bytes_max: int
     id_bytes_max: int
@@ -85,6 +97,7 @@ class Channel(Source):
     ended_input: bool
     wire: Wire | None
     session: Any
+    caller: Caller | None
     owner: Any
     reading: bool
     reads: int
@@ -105,6 +118,8 @@ class Channel(Source):
     def requests(self) -> list[Request]: ...
     def cancel_calls(self, reason: str) -> None: ...
     def send(self, line: bytes) -> None: ...
+    def evidence(self) -> Any: ...
+    def refuses(self, error: Any) -> None: ...
     def reply(self, line: bytes) -> None: ...
     def close_stream(self) -> None: ...
     def taken(self) -> asyncio.Future[None]: ...

@@ -18,10 +18,12 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.object cimport PyObject
 from cpython.time cimport monotonic
 from cpython.unicode cimport PyUnicode_CheckExact
+from libc.math cimport INFINITY
 from libc.stdlib cimport free
 from libc.string cimport memchr, memcpy
 
 from mcpfast._calls cimport DRAINED, WAITS
+from mcpfast._quota cimport ADMITTED_BY_ALL, verdict_of, verdict_t
 from mcpfast._entry cimport ARGUMENTS_MAX, KIND_BODY, KIND_TEXT
 from mcpfast._core cimport (
     SCAN_ARRAY, SCAN_BAD, SCAN_BLANK, SCAN_DEEP, SCAN_META, SCAN_ODD, SCAN_OK, SCAN_SCALAR, Block,
@@ -36,7 +38,8 @@ cdef extern from "Python.h":
     PyObject* Py_None
 
 cdef enum:
-    OTHERWISE = 2            # beside DRAINED and WAITS: not known by its shape
+    OTHERWISE = 2            # beside DRAINED and WAITS: not known by its shape, or not decided here
+    ENTERED = 3              # the call may begin
     LINES_A_TURN = 1_000     # lines of one connection that are handled before the loop looks after the others
     TEXT_CHUNK = 1 << 14     # text is escaped in pieces of this size, so that room is asked for what is really there
     SPARE_MAX = 4 << 20      # output memory of this size is kept for the next channel
@@ -91,6 +94,19 @@ cdef class Request:
             self.task.cancel()
         return True
 
+    def enter(self, Pass granted not None):
+        """It may begin, and what was taken for it is given back at its end. Its time, where that has a limit, begins."""
+        self.entered = granted
+        if self.timer is None and granted.call_s_max < INFINITY:  # counted from when it came: it may have waited for a place
+            self.timer = self.channel.engine.loop.call_later(
+                max(0.0, granted.call_s_max - (monotonic() - self.started_s)), self.time_is_up)
+
+    def time_is_up(self):
+        """It took all the time that it may: the refusal is told when its handler has ended."""
+        if self.alive and self.cancelled is None and self.task is not None:
+            self.timed_out = True
+            self.task.cancel()
+
 
 @cython.final
 cdef class Batch:
@@ -125,6 +141,7 @@ cdef class Engine:
     upper.response(channel, id, result, error)            upper.malformed(channel, why, id, line) -> bytes | None
     upper.batch(channel, raw, items)                      upper.make_context(request) -> object
     upper.plain(line) -> bytes | None                     upper.text(raw) -> str
+    upper.over_quota(channel, verdict, name) -> bytes     tenancy.hand_over()
     """
 
     def __init__(self, loop, upper, Carriers carriers not None, Table tools not None, tuple modern_wires not None,
@@ -245,6 +262,8 @@ cdef class Channel(Source):
         cdef size_t before
         self.corked = True
         self.budget = LINES_A_TURN
+        if engine.tenancy is not None:
+            engine.now_s = monotonic()  # once for all lines: 100 instructions less a call
         try:
             while self.inbox.start < self.inbox.ready and not self.closed:
                 if self.budget <= 0:  # the others' turn
@@ -366,6 +385,7 @@ cdef class Channel(Source):
         cdef PyObject* found
         cdef Entry entry
         cdef Wire wire
+        cdef int outcome
         if (same(frame.method, TOOLS_CALL) and frame.id.at != NULL and (frame.flags | SCAN_META) == SCAN_META
                 and frame.name.at != NULL and frame.name.at[0] == c'"' and same(frame.jsonrpc, VERSION_2)
                 and scan_is_id(frame.id) and frame.id.len <= engine.id_bytes_max
@@ -381,7 +401,9 @@ cdef class Channel(Source):
                                                    and span_bytes(frame.id) not in self.in_flight)):
                         if entry.scalars and self.submitted is None:
                             self.learn(entry, wire, frame, bytes_in)
-                        return self.call(carrier, entry, wire, frame, bytes_in)
+                        outcome = self.call(carrier, entry, wire, frame, bytes_in)
+                        if outcome != OTHERWISE:
+                            return outcome
         return self.other(carrier, frame, bytes_in)
 
     @cython.final
@@ -415,16 +437,22 @@ cdef class Channel(Source):
     @cython.final
     cdef int call(self, Carrier carrier, Entry entry, Wire wire, frame_t* frame, size_t bytes_in) except -1:
         """Arguments and handler. Whatever a handler raises ends in `fail`, never here. OTHERWISE: arguments that a shaped line
-        has do not fit, nothing has happened yet."""
+        has do not fit, or whether this caller may call is not decided; nothing has happened yet."""
         cdef PyObject* argv[ARGUMENTS_MAX + 1]  # one for whom we call, one for a Context, and the arguments
         cdef PyObject* result
         cdef Request request = None
+        cdef int outcome
+        if self.engine.tenancy is not None:
+            outcome = self.enter(frame.id, entry, bytes_in)
+            if outcome != ENTERED:
+                return outcome
         if entry.context_at >= 0 or self.engine.observer is not None or carrier is None or entry.own_task:
             request = self.request_of(frame, entry, wire, bytes_in)
         try:
             entry.read(self.inbox.block if self.submitted is None else self.submitted, frame.arguments, &argv[1])
         except Exception as error:
             if frame.flags & SCAN_SHAPED:
+                self.undo(bytes_in)
                 return OTHERWISE
             self.put_line(frame.id, request, self.engine.refused(entry, wire, error))
             return self.leave(carrier)  # a type of the user's may have its own idea of decoding
@@ -439,6 +467,66 @@ cdef class Channel(Source):
             self.answer(frame.id, request, entry, wire, <PyObject*>value)
             return self.leave(carrier)
         return self.run(carrier, entry, wire, request, result, frame, bytes_in)
+
+    # ------------------------------------------------------------------------------------------ how much its tenant may
+
+    @cython.final
+    cdef int enter(self, span_t id, Entry entry, size_t bytes_in) except -1:
+        """ENTERED: the call may begin, and is given back when it is over. DRAINED: it is refused, and answered. OTHERWISE: the
+        caller is not known any more, may not call this, was not asked about it yet, or has to wait for a place."""
+        cdef Engine engine = self.engine
+        cdef Caller caller = self.caller
+        cdef Pass granted
+        cdef verdict_t why
+        cdef double now_s = engine.now_s
+        if caller is None or not caller.holds(engine.generation, now_s):
+            return OTHERWISE
+        granted = caller.pass_for(entry)
+        if granted is None:
+            return OTHERWISE
+        if engine.gate is not None and not engine.gate.enter():
+            return OTHERWISE
+        if granted.admission.enter(&why, granted.cost, bytes_in, now_s, now_s + engine.epoch_ahead_s) != ADMITTED_BY_ALL:
+            if engine.gate is not None and engine.gate.leave():
+                engine.tenancy.hand_over()
+            self.put_line(id, None, engine.upper.over_quota(self, verdict_of(why), entry.name))
+            return DRAINED
+        self.entered = granted
+        return ENTERED
+
+    @cython.final
+    cdef inline int depart(self, Pass entered, size_t bytes_out) except -1:
+        "A call that had entered is over."
+        cdef Engine engine = self.engine
+        entered.admission.leave(bytes_out, engine.now_s)
+        if engine.gate is not None and engine.gate.leave():
+            engine.tenancy.hand_over()
+        return 0
+
+    @cython.final
+    cdef int undo(self, size_t bytes_in) except -1:
+        "A call that had entered never began."
+        cdef Pass entered = self.entered
+        cdef Engine engine = self.engine
+        if entered is None:
+            return 0
+        self.entered = None
+        entered.admission.undo(entered.cost, bytes_in, engine.now_s + engine.epoch_ahead_s)
+        if engine.gate is not None and engine.gate.leave():
+            engine.tenancy.hand_over()
+        return 0
+
+    @cython.final
+    cdef inline bint too_large(self, span_t id, Request request, str name, size_t mark) except -1:
+        "Whether the answer that stands from `mark` on is larger than its caller may get; then the refusal stands there."
+        cdef Pass entered = self.entered if request is None else request.entered
+        cdef size_t bytes_out = self.outbox.waiting() - mark - 1  # without the newline, as a request is measured
+        if entered is None or bytes_out <= entered.response_bytes_max:
+            return False
+        self.outbox.end = self.outbox.sent + mark
+        verdict = entered.admission.judge_response(bytes_out)
+        self.put_line(id, request, self.engine.upper.over_quota(self, verdict, name))
+        return True
 
     @cython.final
     cdef int leave(self, Carrier carrier) except -1:
@@ -492,6 +580,8 @@ cdef class Channel(Source):
     cdef int ended(self, Carrier carrier, PyObject* value, object error) except -1:
         "A call that waited, or had a Task of its own, is over."
         cdef Request request = <Request>carrier.request
+        if request.entered is not None:
+            self.engine.now_s = monotonic()
         del self.in_flight[request.id]
         if value != NULL:
             self.answer(span_of(request.id), request, request.entry, request.wire, value)
@@ -607,6 +697,8 @@ cdef class Channel(Source):
         request.batch = self.batch
         if self.batch is not None:
             self.batch.pending += 1
+        request.caller = self.caller
+        request.entered, self.entered = self.entered, None
         request.started_s = monotonic()  # for everyone: how old a call is can be asked at any time (`mcpfast top`)
         if self.engine.observer is not None:
             self.engine.observer.request_started(request)
@@ -618,6 +710,8 @@ cdef class Channel(Source):
         if self.in_flight is None:
             self.in_flight = {}
         self.in_flight[request.id] = request
+        if request.entered is not None:
+            request.enter(request.entered)
         return 0
 
     cdef int stop_if_closed(self, Request request) except -1:
@@ -655,6 +749,7 @@ cdef class Channel(Source):
         cdef size_t mark = <size_t>-1  # no byte of the answer is written yet
         cdef Py_ssize_t count = 0
         cdef const char* text
+        cdef Pass entered
         if request is not None and request.cancelled is not None:
             return self.over(request, self.outbox.waiting(), "cancelled")
         try:
@@ -673,8 +768,14 @@ cdef class Channel(Source):
             if self.outbox.waiting() > mark:
                 self.outbox.end = self.outbox.sent + mark  # half an answer, for want of memory
             return self.fail(id, request, entry, wire, error)
-        if request is None and self.batch is None:  # nobody counts but the engine
+        if self.engine.tenancy is not None and self.too_large(id, request, entry.name, mark):
+            return 0
+        if request is None and self.batch is None:  # nobody counts but the engine, and the tenant
             self.engine.answered += 1
+            entered = self.entered
+            if entered is not None:
+                self.entered = None
+                self.depart(entered, self.outbox.waiting() - mark)
             return self.flush_soon()
         return self.over(request, mark, "ok")
 
@@ -725,11 +826,17 @@ cdef class Channel(Source):
     @cython.final
     cdef int fail(self, span_t id, Request request, Entry entry, Wire wire, object error) except -1:
         "A handler raised. `upper` makes the rest of the line, or None where nothing may be answered."
-        cdef bytes tail = self.engine.failed(request, entry, wire, error)
+        cdef bytes tail
+        if request is not None and request.timed_out and request.cancelled is None:
+            tail = self.engine.upper.over_quota(self, request.entered.admission.timed_out(), entry.name)
+        else:
+            tail = self.engine.failed(request, entry, wire, error)
         cdef size_t mark = self.outbox.waiting()  # not before: a log handler may have sent something
         if tail is not None and not (request is not None and request.cancelled is not None):
             self.open_line(id, PyBytes_GET_SIZE(tail))
             self.outbox.put(PyBytes_AS_STRING(tail), PyBytes_GET_SIZE(tail))
+            if self.engine.tenancy is not None and self.too_large(id, request, entry.name, mark):
+                return 0
         if request is not None and request.cancelled is not None:
             return self.over(request, mark, "cancelled")
         return self.over(request, mark, getattr(error, "mcp_outcome", "error"))
@@ -739,7 +846,17 @@ cdef class Channel(Source):
         "The answer stands in the outbox from `mark` on (counted from `sent`); a batch takes it out again and keeps it."
         cdef Batch batch = self.batch if request is None else request.batch
         cdef size_t bytes_out = self.outbox.waiting() - mark
+        cdef Pass entered = self.entered if request is None else request.entered
         self.engine.answered += bytes_out != 0
+        if entered is not None:
+            if request is None:
+                self.entered = None
+            else:
+                request.entered = None
+                if request.timer is not None:
+                    request.timer.cancel()
+                    request.timer = None
+            self.depart(entered, bytes_out)
         if request is not None:
             if request.alive and self.engine.observer is not None:
                 self.engine.observer.request_ended(request, outcome, monotonic() - request.started_s, bytes_out)
@@ -764,6 +881,12 @@ cdef class Channel(Source):
         """One message of the server (newline included) behind what already waits."""
         if not self.closed:
             self.put(line)
+
+    def evidence(self):
+        """What the request that is under way shows of who is asking (`tenancy.resolvers.Evidence`); None: the connection does."""
+
+    def refuses(self, error):
+        """A request is about to be refused with this error: a transport that says more than the error does, says it then."""
 
     def reply(self, bytes line not None):
         """One answer (newline included) that no request of its own stands behind: to a batch, or to what is no message."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OBJECT_NAMES = ("mcp", "server", "app")
+UNAUTHENTICATED = 4010  # as servers with tenants say it (`tenancy.denied`)
 REQUEST_S = 30.0  # the deadline of a request, where nobody says another
 OUR_FILES = os.path.dirname(__file__)
 
@@ -40,9 +41,16 @@ mcpfast COMMAND --help says more.""",
   mcpfast run notes.py --listen https://0.0.0.0:8443 --ssl-certfile cert.pem --ssl-keyfile key.pem
   mcpfast run notes.py --listen tcp://127.0.0.1:9000 --listen unix:///run/notes.sock
   mcpfast run notes.py --listen tcp://127.0.0.1:0   on a free port, which is told on stderr
+  mcpfast run notes.py --config mcpfast.toml        addresses, limits, tenants: as the file says
+  mcpfast run notes.py --config mcpfast.toml --listen stdio --tenant acme
   mcpfast run notes.py -- --verbose                 what stands behind -- is the file's own sys.argv
 
-stdio ends when its client is gone. SIGTERM and SIGINT (Ctrl-C) let the calls in flight end; a second one ends at once.""",
+stdio ends when its client is gone. SIGTERM and SIGINT (Ctrl-C) let the calls in flight end; a second one ends at once.
+SIGHUP reads the tenants anew, where there are some; a change of their file is noticed without it, too.
+
+Stronger than a setting of --config FILE is the environment (MCPFAST_LIMITS__IDLE_S=60: two underscores), than that the
+options here, and than those what the file itself says (MCPServer(limits=...)). What holds, and who said so:
+mcpfast config show notes.py --config mcpfast.toml""",
     "inspect": """
   mcpfast inspect notes.py
   mcpfast inspect http://127.0.0.1:8000/mcp --json | jq '.tools[].name'
@@ -86,6 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mcpfast.live.top import main as top
 
         return top(given[1:], behind)
+    if given[:1] == ["config"]:
+        from mcpfast.commands.config import main as config
+
+        return config(given[1:], behind)
+    if given[:1] == ["tenant"]:
+        from mcpfast.commands.tenant import main as tenant
+
+        return tenant(given[1:], behind)
     options = _parser().parse_args(given)
     options.behind = behind
     try:
@@ -99,13 +115,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mcpfast: {error}", file=sys.stderr)
         return 1
     except MCPError as error:
-        print(f"mcpfast: {error.message} (JSON-RPC error {error.code})", file=sys.stderr)
+        hint = _who_is_asking(options) if error.code == UNAUTHENTICATED else ""
+        print(f"mcpfast: {error.message} (JSON-RPC error {error.code}){hint}", file=sys.stderr)
         return 1
+    except McpFastError as error:  # settings, tenants or keys that cannot be used
+        print(f"mcpfast: {error}", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # `mcpfast inspect ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _who_is_asking(options: argparse.Namespace) -> str:
+    """How to say it, for who said nothing."""
+    if getattr(options, "bearer_env", None) or getattr(options, "header", None) or options.behind:
+        return ""
+    return "; --bearer-env NAME sends the API key or token in that environment variable"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -139,6 +166,17 @@ def _parser() -> argparse.ArgumentParser:
         "may be given several times",
     )
     run.add_argument(
+        "--config",
+        metavar="FILE",
+        help="settings and tenants, in TOML (default: what MCPFAST_CONFIG names, or none)",
+    )
+    run.add_argument(
+        "--tenant",
+        default="",
+        metavar="ID",
+        help="over stdio, the tenant that is served (default: what MCPFAST_TENANT names)",
+    )
+    run.add_argument(
         "--session-mode",
         choices=("stateful", "sealed", "off"),
         help="over HTTP, sessions of revisions up to 2025-11-25: in this process (the default), in their ids, or none",
@@ -157,9 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--ssl-certfile", metavar="FILE", help="the certificate of an https:// address (PEM)")
     run.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where it is not in the same file")
-    run.add_argument(
-        "--loop", choices=("auto", "uvloop", "asyncio"), default="auto", help="the event loop (default: auto)"
-    )
+    run.add_argument("--loop", choices=("auto", "uvloop", "asyncio"), help="the event loop (default: auto)")
     # What other tools have; known here, to be answered well.
     run.add_argument("--host", help=argparse.SUPPRESS)
     run.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -185,6 +221,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "top", help="look into a live server: sessions, calls in flight, queues", add_help=False
     )
+    commands.add_parser("config", help="show or check what a server is set to", add_help=False)
+    commands.add_parser("tenant", help="look after tenants and their API keys", add_help=False)
     command("version", "Show the version.", _version)
     return parser
 
@@ -230,8 +268,13 @@ def _run(options: Any) -> None:
     over_http = {name: value for name, value in over_http.items() if value is not None}
     server = load(options.file, options.behind)
     try:
-        server.run(options.listen or ["stdio"], loop=options.loop, **over_http)
-    except (McpFastError, ImportError):  # an address that cannot be served, a loop that is not installed
+        server.run(
+            options.listen, config=options.config, tenant=options.tenant, loop=options.loop, **over_http
+        )
+    except (
+        McpFastError,
+        ImportError,
+    ):  # an address or settings that cannot be used, a loop that is not installed
         raise
     except Exception as error:  # the file's own lifespan, say
         _show(error, sys.argv[0])
@@ -306,7 +349,7 @@ def client(options: Any, terminal: Terminal | None = None) -> Any:
     timeout_s = options.timeout
     if timeout_s is None and not (terminal is not None and terminal.asks):
         timeout_s = REQUEST_S
-    settings: dict[str, Any] = {"timeout_s": timeout_s, "mode": options.protocol}
+    settings: dict[str, Any] = {"timeout_s": timeout_s, "mode": options.protocol, **credentials(options)}
     if terminal is not None:
         settings |= terminal.callbacks()
     target = options.behind or options.target
@@ -319,7 +362,7 @@ def client(options: Any, terminal: Terminal | None = None) -> Any:
         if colon and scheme in ("tcp", "unix"):
             parse(target)  # it names the right spelling
         elif scheme in ("http", "https", "ws", "wss"):
-            settings |= credentials(options)
+            pass
         elif rest.startswith("//"):
             raise Refusal(
                 f"{target!r}: {scheme}:// is not spoken here; write http://HOST:PORT/mcp, tcp://HOST:PORT or unix:///PATH"
@@ -335,7 +378,7 @@ def client(options: Any, terminal: Terminal | None = None) -> Any:
 
 
 def credentials(options: Any) -> dict[str, Any]:
-    """What goes with the requests to a URL."""
+    """What goes with the requests to a URL, or says to a server of this process whose they are."""
     headers, bearer = headers_of(options), bearer_of(options.bearer_env)
     settings: dict[str, Any] = {"headers": headers} if headers else {}
     return settings if bearer is None else {**settings, "authorization": bearer}

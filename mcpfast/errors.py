@@ -34,6 +34,8 @@ MISSING_CAPABILITY: Final = -32021
 UNSUPPORTED_VERSION: Final = -32022
 # Our own, outside the range that JSON-RPC reserves (specification 2026-07-28, error codes)
 TOO_MANY_CALLS: Final = 4290
+QUOTA_EXCEEDED: Final = 4291  # a tenant's, a principal's or a tool's (tenancy.refusals)
+OVERLOADED: Final = 5030  # the process is full
 
 
 class McpFastError(Exception):

@@ -21,8 +21,17 @@ class Limits(NamedTuple):
     headers_max: int = 100  # headers in it
     # --- what may wait
     connection_calls_max: int = 4_096  # calls in flight on one connection; above it they are refused (4290)
+    running_calls_max: int = (
+        0  # calls of tenants at once in the process; above it they wait in fair order; 0: any number
+    )
+    waiting_calls_max: int = (
+        1_000  # calls of all tenants that wait for a place; above it they are refused (5030)
+    )
+    waiting_s: float = 30.0  # so long at most; then it is refused, too
     connections_max: int = 10_000  # open sockets of one process
-    http_sessions_max: int = 10_000  # legacy sessions of one HTTP address
+    http_sessions_max: int = (
+        10_000  # legacy sessions of one HTTP address; a tenant's: as many as it leaves free for others
+    )
     output_high_bytes: int = 1 << 20  # answers not yet taken by the client; above it reading pauses
     output_low_bytes: int = 1 << 16  # and below it reading goes on
     output_bytes_max: int = 256 << 20  # hard end: a client that takes nothing is disconnected
@@ -39,6 +48,7 @@ class Limits(NamedTuple):
     # --- how long
     idle_s: float = 0.0  # a socket without a message and without a call in flight is closed; 0 never
     head_s: float = 20.0  # the head of an HTTP request that has begun to come is whole within
+    identify_s: float = 10.0  # it is found out whose a request is, where that has to be waited for
     body_s: float = 300.0  # and all of it within
     stream_comment_s: float = (
         15.0  # an event stream without an event gets a comment, so that nobody on the way drops it

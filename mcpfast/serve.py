@@ -16,8 +16,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mcpfast.errors import AddressError
+from mcpfast.orders import (
+    STDIO,
+    Orders,
+    as_configured,
+    check_tenant_of_stdio,
+    configure,
+    ordered,
+    warn_of_no_tenants,
+)
 from mcpfast.server.host import Host
-from mcpfast.transports.addresses import FORMS, WEB, Address, parse
+from mcpfast.transports.addresses import WEB, Address
 
 if TYPE_CHECKING:
     from mcpfast.live.door import Door
@@ -33,17 +42,19 @@ EXIT_GRACE_S = 0.5  # after the main thread ended, threads that block may still 
 
 def run(
     server: MCPServer[Any],
-    transport: str | Sequence[str] = "stdio",
+    transport: str | Sequence[str] | None = None,
     *,
-    loop: str = "auto",
+    config: str | os.PathLike[str] | None = None,
+    tenant: str = "",
+    loop: str | None = None,
     ready: Callable[[list[Address]], None] | None = None,
     **options: Any,
 ) -> None:
     """Serves on a loop of its own until the end. `loop` is "uvloop", "asyncio", or "auto": uvloop where it is installed.
 
-    `ready` as for `serve`; where none is given, stderr tells each address that is listened on, and what a client is to be
-    configured with. `options` are those of HttpSettings; AddressError for `host` and `port`, TypeError for others. Ctrl-C at a
-    terminal that is stdin raises SystemExit(130).
+    `config`, `tenant` and `ready` as for `serve`; without `ready` stderr tells each address that is listened on, and what a
+    client is to be configured with. `options` are those of HttpSettings; AddressError for `host` and `port`, TypeError for
+    others. Ctrl-C at a terminal that is stdin raises SystemExit(130).
     """
     try:
         asyncio.get_running_loop()
@@ -51,18 +62,25 @@ def run(
         pass
     else:
         raise RuntimeError("a loop is running already: write `await server.run_async(...)` here")
-    addresses, settings = _addresses(transport, options)
-    if any(address.kind == "stdio" for address in addresses):
+    with as_configured(server, config, tenant) as held:
+        orders = ordered(server, held, transport, tenant, options)
+        _run(server, orders, loop or held.loop, ready)
+
+
+def _run(
+    server: MCPServer[Any], orders: Orders, loop: str, ready: Callable[[list[Address]], None] | None
+) -> None:
+    if STDIO in orders.addresses:
         _check_standard_descriptors()
-    alone = addresses == [Address("stdio")]
+    alone = orders.addresses == [STDIO]
     by_hand = alone and os.isatty(0)
     if ready is None and (by_hand or not alone):
-        ready = partial(_tell, server.name)
+        ready = partial(_tell, server)
     ended_by = None
     runner = _new_loop(loop)
     asyncio.set_event_loop(runner)
     try:
-        ended_by = runner.run_until_complete(_serve(server, addresses, settings, signals=True, ready=ready))
+        ended_by = runner.run_until_complete(_serve(server, orders, signals=True, ready=ready))
     except KeyboardInterrupt:  # before it served: in the lifespan
         if not by_hand:
             raise
@@ -74,39 +92,43 @@ def run(
         finally:
             asyncio.set_event_loop(None)
             runner.close()
-            if any(address.kind == "stdio" for address in addresses):
+            if STDIO in orders.addresses:
                 _do_not_linger()
     if by_hand and ended_by == signal.SIGINT:
         raise SystemExit(128 + ended_by)
 
 
-def _tell(name: str, addresses: list[Address]) -> None:
-    """To whoever started the server: where it listens, which port was given, what a client over HTTP is configured with; over
-    stdio alone, to a person, what it waits for.
+def _tell(server: MCPServer[Any], addresses: list[Address]) -> None:
+    """To whoever started the server: where it listens, which port was given, what a client over HTTP is configured with, and
+    whether it needs a key; over stdio alone, to a person, what it waits for.
 
     On stderr, since stdout may be the stream.
     """
     lines = [f"listening on {address}" for address in addresses]
-    if addresses == [Address("stdio")]:
+    if addresses == [STDIO]:
         waits = "this server speaks MCP on stdin and stdout, and waits for a client (Ctrl-C stops it)"
         lines = [f"{waits}; to try it: mcpfast inspect -- {_command()}"]
     lines = [f"mcpfast: {line}\n" for line in lines]
     over_http = [address for address in addresses if address.kind in ("http", "https")]
     if over_http:
-        lines.append(_client_configuration(name, over_http[0]))
+        lines.append(_client_configuration(server, over_http[0]))
     with contextlib.suppress(OSError, AttributeError):  # without a stderr that is read it serves, too
         sys.stderr.write("".join(lines))
         sys.stderr.flush()
 
 
-def _client_configuration(name: str, address: Address) -> str:
-    """The JSON that clients take; an address that means all of them is asked for by a name."""
+def _client_configuration(server: MCPServer[Any], address: Address) -> str:
+    """The JSON that clients take; an address that means all of them is asked for by a name, a key stands in a variable."""
     import json
 
     host = address.host if address.host not in ("0.0.0.0", "::") else socket.gethostname()
-    entry = {"type": "http", "url": str(address._replace(host=host))}
-    pasted = json.dumps({"mcpServers": {name: entry}}, indent=2, ensure_ascii=False)
-    return f"mcpfast: for a client's configuration:\n{pasted}\n"
+    entry: dict[str, Any] = {"type": "http", "url": str(address._replace(host=host))}
+    told = "for a client's configuration"
+    if server.tenancy is not None:
+        entry["headers"] = {"Authorization": "Bearer ${MCPFAST_API_KEY}"}
+        told += ", with a tenant's API key or a token"
+    pasted = json.dumps({"mcpServers": {server.name: entry}}, indent=2, ensure_ascii=False)
+    return f"mcpfast: {told}:\n{pasted}\n"
 
 
 def _command() -> str:
@@ -121,41 +143,52 @@ def _command() -> str:
 
 async def serve(
     server: MCPServer[Any],
-    transport: str | Sequence[str | Address] = "stdio",
+    transport: str | Sequence[str | Address] | None = None,
     *,
+    config: str | os.PathLike[str] | None = None,
+    tenant: str = "",
     signals: bool = False,
     ready: Callable[[list[Address]], None] | None = None,
     **options: Any,
 ) -> int | None:
     """Serves inside the running loop until the client is gone (stdio alone) or the task is cancelled.
 
+    `config` is the file of settings (None: the one that MCPFAST_CONFIG names, or none); what it and the environment say holds
+    where neither code nor arguments say otherwise. `transport` None: where it says, or on stdio. `tenant` is whom stdio serves.
     `ready(addresses)` is called when every listener accepts, with the ports that were given for port 0. `signals` True: SIGTERM,
-    SIGINT and SIGHUP begin a drain, a second one ends at once. Returns the signal that ended it, None where none did. Raises
-    AddressError where an address cannot be served, or for `host` and `port`, TypeError or ValueError for other `options` than
+    SIGINT and SIGHUP begin a drain, a second one ends at once; where tenants are served, SIGHUP reads their registry anew.
+    Returns the signal that ended it, None where none did. Raises AddressError where an address cannot be served, or for `host`
+    and `port`, ConfigurationError for settings or tenants that cannot be used, TypeError or ValueError for other `options` than
     those of HttpSettings.
     """
-    addresses, settings = _addresses(transport, options)
-    return await _serve(server, addresses, settings, signals=signals, ready=ready)
+    with as_configured(server, config, tenant) as held:
+        orders = ordered(server, held, transport, tenant, options)
+        return await _serve(server, orders, signals=signals, ready=ready)
 
 
 async def _serve(
     server: MCPServer[Any],
-    addresses: list[Address],
-    settings: HttpSettings | None,
+    orders: Orders,
     *,
     signals: bool,
     ready: Callable[[list[Address]], None] | None,
 ) -> int | None:
     _take_state_keys(server)
-    gc.freeze()  # what is loaded by now stays: the collector need not look at it again
-    with _diversion(addresses) as diverted:  # before the lifespan: what it prints is no message, either
+    with _diversion(
+        orders.addresses
+    ) as diverted:  # before the lifespan, whose prints are no messages, either
         async with Host(server, warm=os.environ.get("MCPFAST_WARM_TASKS", "1") != "0") as host:
-            serving = Serving(host, settings)
+            if host.dispatcher.tenants is not None and STDIO in orders.addresses:
+                check_tenant_of_stdio(host.dispatcher.tenants, orders.tenant)
+            gc.freeze()  # what is loaded by now stays, tenants, too: the collector need not look at it again
+            serving = Serving(host, orders.settings)
             try:
-                await serving.open(addresses, diverted)
+                await serving.open(orders.addresses, diverted)
                 with _signals(serving) if signals else contextlib.nullcontext():
                     if ready is not None:
                         ready(serving.addresses)
+                    if server.tenancy is None:
+                        warn_of_no_tenants(server.catalog)
                     await serving.ended
                 return serving.ended_by
             finally:
@@ -178,15 +211,16 @@ def _diversion(addresses: Sequence[Address]) -> Iterator[Diversion | None]:
 
 
 def asgi_app(server: MCPServer[Any], path: str, options: dict[str, Any]) -> AsgiApp:
-    """`server.asgi_app(...)`. Raises TypeError and ValueError for options that are not ours, or have no meaning there."""
+    """`server.asgi_app(...)`. What is configured holds for the server from now on. Raises TypeError and ValueError for options
+    that are not ours, or have no meaning there, and ConfigurationError."""
     from mcpfast.transports.web.asgi import AsgiApp
-    from mcpfast.transports.web.settings import HttpSettings
+    from mcpfast.transports.web.settings import TLS, HttpSettings
 
+    over_http = configure(server, options.pop("config", None)).http
+    options = {**{name: value for name, value in over_http.items() if name not in TLS}, **options}
     settings = HttpSettings.taken_from(options)
-    if options or settings.ssl_certfile or settings.ssl_keyfile:
-        raise TypeError(
-            f"asgi_app has no option {', '.join(map(repr, options)) or 'ssl_certfile, ssl_keyfile'}"
-        )
+    if options or any(getattr(settings, name) for name in TLS):
+        raise TypeError(f"asgi_app has no option {', '.join(map(repr, options)) or ', '.join(TLS)}")
     if not path.startswith("/"):
         raise ValueError(f"the path of asgi_app begins with a slash: /{path}")
     _take_state_keys(server)
@@ -213,6 +247,8 @@ class Serving:
         self._listeners: list[Listener | HttpListener] = []
         self._stdio: Stdio | None = None
         self._draining = False
+        self._reloading: asyncio.Task[None] | None = None
+        self._reload_again = False
         self._door: Door | None = None
 
     async def open(self, addresses: Sequence[Address], diverted: Diversion | None) -> None:
@@ -268,6 +304,19 @@ class Serving:
         if not self.ended.done():
             self.ended.set_result(None)
 
+    def reload(self) -> None:
+        """Somebody says that the registry of the tenants is another one. What cannot be used is told in the log, and what held
+        before holds on. Said again meanwhile, it is read once more."""
+        self._reload_again = True
+        if self._reloading is None or self._reloading.done():
+            self._reloading = self.host.loop.create_task(self._reload(), name="mcpfast-reload")
+
+    async def _reload(self) -> None:
+        tenants = self.host.dispatcher.tenants
+        while tenants is not None and self._reload_again:
+            self._reload_again = False
+            await tenants.callers.registry.look(asked=True)
+
     def ring(self) -> None:
         """Somebody wants to look into this server (`mcpfast top`, `mcpfast profile loop`); nothing of it is loaded before."""
         if self._door is None:
@@ -282,39 +331,14 @@ class Serving:
         return [exchange for endpoint in endpoints if endpoint is not None for exchange in endpoint.exchanges]
 
     def close(self) -> None:
+        if self._reloading is not None:
+            self._reloading.cancel()
         if self._door is not None:
             self._door.close()
         for listener in self._listeners:
             listener.close()
         if self._stdio is not None:
             self._stdio.stream.close("the server is closing")
-
-
-def _addresses(
-    transport: str | Sequence[str | Address], options: dict[str, Any]
-) -> tuple[list[Address], HttpSettings | None]:
-    """The addresses, and what is set for those over HTTP. Raises AddressError for what cannot be served, before anything is
-    opened; TypeError and ValueError for `options` that are not ours."""
-    if "host" in options or "port" in options:
-        kind = "tcp" if transport == "tcp" else "http"
-        meant = Address(kind, options.get("host") or "127.0.0.1", options.get("port") or 8000)
-        raise AddressError(f'host and port are part of the address: write "{meant}"; there are {FORMS}')
-    texts = [transport] if isinstance(transport, str) else list(transport)
-    addresses = [text if isinstance(text, Address) else parse(text) for text in texts]
-    if not addresses:
-        raise AddressError("nothing to serve on: give at least one address")
-    if sum(address.kind == "stdio" for address in addresses) > 1:
-        raise AddressError("stdio can be served once only")
-    kinds = {address.kind for address in addresses}
-    settings = None
-    if options or not kinds.isdisjoint(WEB):  # a server over stdio pays for none of it
-        from mcpfast.transports.web.settings import HttpSettings
-
-        settings = HttpSettings.taken_from(options)
-        if options:
-            raise TypeError(f"there is no option {' or '.join(map(repr, options))} for serving")
-        settings.check(kinds)
-    return addresses, settings
 
 
 def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
@@ -335,25 +359,32 @@ def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
 
 @contextlib.contextmanager
 def _signals(serving: Serving) -> Any:
-    """SIGTERM, SIGINT and SIGHUP begin the drain, SIGURG opens the door; only the main thread can be told of signals."""
+    """SIGTERM, SIGINT and SIGHUP begin the drain, SIGURG opens the door; where tenants are served SIGHUP reads their registry
+    anew. Only the main thread can be told of signals. Afterwards they mean what they meant before."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    loop = serving.host.loop
-    ours = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup means what it says
-        ours.append(signal.SIGHUP)
-    for number in ours:
-        loop.add_signal_handler(number, serving.drain, number)
+    handlers: dict[int, Callable[[], None]] = {
+        number: partial(serving.drain, number) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    if serving.host.dispatcher.tenants is not None:
+        handlers[signal.SIGHUP] = serving.reload
+    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup means what it says
+        handlers[signal.SIGHUP] = partial(serving.drain, signal.SIGHUP)
     # SIGURG, because a process that does not know it ignores it: whoever is rung by a wrong pid is not hurt.
     if sys.platform == "linux" and signal.getsignal(signal.SIGURG) is signal.SIG_DFL:
-        loop.add_signal_handler(signal.SIGURG, serving.ring)
-        ours.append(signal.SIGURG)
+        handlers[signal.SIGURG] = serving.ring
+    loop = serving.host.loop
+    before = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
         yield
     finally:
-        for number in ours:
+        for number, meant in before.items():
             loop.remove_signal_handler(number)
+            if meant is not None:
+                signal.signal(number, meant)
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

@@ -15,8 +15,10 @@ def live_server(file: str) -> Iterator[tuple[int, str]]:
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     address = next(line for line in server.stderr if "listening on" in line).split()[-1]
-    yield server.pid, address
-    assert server.poll() is None
-    server.terminate()
-    server.wait(30)
-    server.stderr.close()
+    try:
+        yield server.pid, address
+        assert server.poll() is None
+    finally:
+        server.terminate()
+        server.wait(30)
+        server.stderr.close()

@@ -18,7 +18,8 @@ if not (ROOT / "benches").is_dir():
     pytest.skip("the benches are not part of this distribution", allow_module_level=True)
 sys.path.append(str(ROOT))
 
-import benches.figures_http  # noqa: F401  (adds its figures to FIGURES)
+import benches.figures_http
+import benches.figures_tenants  # noqa: F401  (they add their figures to FIGURES)
 from benches import build, figures_latency, gate
 from benches.budgets import Budget, budgets
 from benches.figures import ECHO, FIGURES, Measured, Setting, canned_result
@@ -135,6 +136,16 @@ def test_the_bars_are_those_that_were_promised() -> None:
         "http_idle_connection": (16, 8),
         "http_idle_listen": (16, 8),
         "http_p99": (4, 2),
+        "tenants_http": (0.85, 0.95),
+        "tenants_http_legacy": (0.85, 0.95),
+        "tenants_stdio": (0.85, 0.95),
+        "tenants_stdio_serial": (0.85, 0.95),
+        "tenants_admission": (1_500, 600),
+        "tenants_10000": (0.90, 0.97),
+        "tenant_memory": (4, 1.5),
+        "tenants_quiet_p99": (2.0, 1.3),
+        "tenants_list": (0.9, 1.0),
+        "tenants_reload": (20, 5),
     }
     known = {name: (budget.bar, budget.aim) for name, budget in budgets().items()}
     assert {name: known[name] for name in known if name not in latency_rows()} == promised

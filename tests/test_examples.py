@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import shutil
+import subprocess
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -41,6 +43,7 @@ def test_every_example_is_tested_here() -> None:
         "booking",
         "media",
         "lifespan",
+        "tenants",
     }  # echo is tested by test_demo.py
 
 
@@ -168,5 +171,45 @@ def test_a_lifespan_is_shared_and_middleware_sees_every_call(mode: str) -> None:
             assert (await client.call_tool("list_items")).data == ["milk", "bread"]
             with pytest.raises(MCPError, match="not welcome"):
                 await client.call_tool("list_items", meta={"example/banned": True})
+
+    run(test())
+
+
+def test_tenants_see_and_spend_their_own() -> None:
+    """As a program, which keeps no key and leaves nothing behind."""
+    before = sorted(EXAMPLES.iterdir())
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "tenants.py"], capture_output=True, text=True, timeout=90
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    _, acme, northwind, ann, theft, suspension = done.stdout.strip().split("\n\n")
+    assert "orders 1, order 2, report 25\n" in acme and "report, 3 times " in acme
+    assert "Today's budget for your account is used up; try again in" in acme
+    assert "orders 1, order 2\n" in northwind and "order, 4 times " in northwind
+    assert " [], whatever others ordered" in northwind and "Unknown tool: report  (error -32602)" in northwind
+    assert "orders 1, wish 1\n" in ann and "try again in 1 second  (error 4291, retryAfterMs " in ann
+    assert ann.endswith("a boat, one day")
+    assert theft.splitlines()[1:] == [
+        "  acme, with its key       HTTP 200",
+        "  northwind, with its key  HTTP 404: This session is over: initialize again, without a session id",
+        "  nobody, without a key    This needs credentials  (error 4010)",
+    ]
+    assert suspension.splitlines()[1:] == [
+        "  mcpfast tenant suspend   tenant northwind is suspended",
+        "  northwind                This tenant is suspended; whoever runs this server can say why  (error 4030)",
+        "  acme                     3 tools, as before",
+    ]
+    assert sorted(EXAMPLES.iterdir()) == before
+
+
+@eras
+def test_a_tenant_is_served_over_stdio_by_its_name(mode: str, tmp_path: Path) -> None:
+    settings = shutil.copy(EXAMPLES / "tenants.toml", tmp_path)
+    options = ["--config", settings, "--listen", "stdio", "--tenant", "ann"]
+    command = [sys.executable, "-m", "mcpfast", "run", str(EXAMPLES / "tenants.py"), *options]
+
+    async def test() -> None:
+        async with Client.stdio(command, mode=mode) as client:
+            assert [tool.name for tool in (await client.list_tools()).tools] == ["orders", "wish"]
 
     run(test())

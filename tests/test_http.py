@@ -639,6 +639,8 @@ def test_limits_of_a_request() -> None:
                     413,
                 ),
                 (post(b"{}", X="y" * 3000)[:2500], 431),
+                (post(b"{}", X="y" * 3000), 431),  # whole in one piece
+                (post(b"{}", **{f"X{n}": "y" * 200 for n in range(10)}), 431),
                 (post(b"{}", **{f"X{n}": "y" for n in range(30)}), 431),
                 (post(b"{}", Expect="the impossible"), 417),
             ):

@@ -14,6 +14,8 @@ import httpx
 import pytest
 
 from mcpfast import Client, MCPServer
+from mcpfast.config import load
+from mcpfast.tenancy.service import Tenancy
 from tests.wire import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,6 +110,13 @@ async def calculator(client: Client) -> None:
     assert (await client.call_tool("add", {"a": 1, "b": 2})).data == 3
 
 
+async def orders(client: Client) -> None:
+    assert (await client.call_tool("orders")).text == "nothing"
+    said = (await client.call_tool("order", {"item": "a desk"})).text
+    assert said == "a desk, for default, asked for by anonymous"
+    assert (await client.call_tool("orders")).text == "a desk"
+
+
 async def web_routes(app: Any) -> None:
     transport = httpx.ASGITransport(app)
     async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://localhost") as browser:
@@ -123,6 +132,7 @@ TRIED: dict[str, Callable[[Client], Awaitable[None]]] = {
     "watched": watched,
     "web": web,
     "calculator": calculator,
+    "orders": orders,
 }
 
 
@@ -147,6 +157,32 @@ def test_python_blocks(
     if server.name == "watched":
         assert "tools/call answered" in capsys.readouterr().out
         assert module.Counter.calls >= 1
+
+
+def test_the_tenants_of_the_page(
+    module: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they have to do with the orders of the block beside them."""
+    file = tmp_path / "mcpfast.toml"
+    file.write_text(next(block for block in blocks("toml") if block.startswith("# mcpfast.toml")))
+    settings = load(file, environ={})
+    assert settings.server.listen == ("http://127.0.0.1:8000",)
+    block = next(block for block in blocks("python") if block.startswith("# app.py"))
+    exec(compile(block, "README.md", "exec"), vars(module))
+    server: MCPServer[Any] = module.server
+    server.tenancy = Tenancy(settings.registry, scopes={"orders:write"})
+
+    async def scenario(tenant: str) -> list[str]:
+        monkeypatch.setenv("MCPFAST_TENANT", tenant)
+        async with Client(server) as client:
+            tools = [tool.name for tool in (await client.list_tools()).tools]
+            said = await client.call_tool("order", {"item": "a desk"}) if "order" in tools else None
+            assert said is None or said.text == "a desk, for Acme Ltd., asked for by acme"
+            assert (await client.call_tool("orders")).text == ("a desk" if said else "nothing")
+            return tools
+
+    assert run(scenario("acme")) == ["orders", "order"]
+    assert run(scenario("ann")) == ["orders"]
 
 
 def test_every_example_is_tried() -> None:

@@ -132,6 +132,8 @@ def test_the_stub_takes_what_the_module_takes(stub: Path) -> None:
 # The compiled rooms, lowest first: each may use those before it. import-linter sees only Python, so this does.
 # What else a room may import stands here; upper floors hand in callables and prebuilt bytes.
 COMPILED_FLOORS = {
+    "_quota": set[str](),
+    "_caller": set[str](),
     "_core": set[str](),
     "_calls": {"asyncio", "contextvars"},
     "_entry": set[str](),
@@ -165,9 +167,10 @@ def test_the_import_reader_reads() -> None:
     assert imports_in(text) == {"asyncio", "msgspec", "mcpfast._core"}
 
 
-def test_the_core_loads_nothing() -> None:
-    """`_core` alone brings in neither an event loop nor a parser nor logging."""
-    loaded = python("import sys; import mcpfast._core; print(*sys.modules)").split()
+@pytest.mark.parametrize("room", ["_core", "_quota"])
+def test_the_core_loads_nothing(room: str) -> None:
+    """`_core` and `_quota` alone bring in neither an event loop nor a parser nor logging."""
+    loaded = python(f"import sys; import mcpfast.{room}; print(*sys.modules)").split()
     assert not {"asyncio", "msgspec", "logging"} & set(loaded)
 
 

@@ -79,4 +79,9 @@ class Plan:
     processor: int = -1  # to stay on; -1: any
     answer_bytes_max: int = 256 << 20
     pids: Sequence[int] = ()  # of a local server
-    refusals: Sequence[int] = (4290, -32000)  # codes of JSON-RPC errors that mean "too much at once"
+    refusals: Sequence[int] = (
+        4290,
+        4291,
+        5030,
+        -32000,
+    )  # codes of JSON-RPC errors that mean "too much at once"

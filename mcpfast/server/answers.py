@@ -41,6 +41,10 @@ class Answers:
         self._meta = {modern.SERVER_INFO: server_info}
         self._back = b',"_meta":%b}' % messages.encode(self._meta)
         self._cache = {method: _cache_members(cache_hints.get(method, CacheHint())) for method in CACHEABLE}
+        self._private = {
+            method: _cache_members(cache_hints.get(method, CacheHint())._replace(scope="private"))
+            for method in CACHEABLE
+        }
         self.wires: tuple[Wire, ...] = tuple(self._make_wire(revision.number) for revision in REVISIONS)
 
     def _make_wire(self, index: int) -> Wire:
@@ -59,15 +63,21 @@ class Answers:
             b'"}' + back + b"}\n",
         )
 
-    def complete(self, members: bytes, wire: Wire, method: str | None = None) -> bytes:
-        """A result of prepared members (JSON without the braces, at least one), for the revision of `wire`."""
+    def complete(
+        self, members: bytes, wire: Wire, method: str | None = None, *, private: bool = False
+    ) -> bytes:
+        """A result of prepared members (JSON without the braces, at least one), for the revision of `wire`. `private`: whatever
+        the hints say, it is nobody else's."""
         if not wire.modern:
             return b"{" + members + b"}"
-        cache = self._cache[method] if method in CACHEABLE else b""
+        hints = self._private if private else self._cache
+        cache = hints[method] if method in CACHEABLE else b""
         return b'{"resultType":"complete",' + members + cache + self._back
 
-    def of(self, result: dict[str, Any], wire: Wire, method: str | None = None) -> bytes:
-        """A result given as a dict; its own `_meta` is kept."""
+    def of(
+        self, result: dict[str, Any], wire: Wire, method: str | None = None, *, private: bool = False
+    ) -> bytes:
+        """A result given as a dict; its own `_meta` is kept. `private` as for `complete`."""
         if wire.modern:
             result = {
                 "resultType": "complete",
@@ -75,12 +85,13 @@ class Answers:
                 "_meta": {**self._meta, **(result.get("_meta") or {})},
             }
             if method in CACHEABLE:
-                for member, value in self._hints(method).items():
+                for member, value in self._hints(method, private).items():
                     result.setdefault(member, value)
         return messages.encode(result)
 
-    def _hints(self, method: str) -> dict[str, Any]:
-        hint: dict[str, Any] = messages.decode(dict, b"{" + self._cache[method][1:] + b"}")
+    def _hints(self, method: str, private: bool) -> dict[str, Any]:
+        hints = self._private if private else self._cache
+        hint: dict[str, Any] = messages.decode(dict, b"{" + hints[method][1:] + b"}")
         return hint
 
     def call(self, result: dict[str, Any], wire: Wire) -> bytes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
@@ -15,7 +16,7 @@ from mcpfast.protocol.revisions import Revision
 from mcpfast.server.answers import Answers, CacheHint
 from mcpfast.server.catalog import Catalog, Offer
 from mcpfast.server.context import Context, LifespanT
-from mcpfast.server.registered import Handler, Prompt, Resource, Tool, describe, plain
+from mcpfast.server.registered import Handler, Prompt, Resource, Tool, Use, describe, plain
 from mcpfast.server.signature import Signature
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mcpfast.server.resources import ReadyResource
     from mcpfast.server.routes import Route
     from mcpfast.server.sealed import KeyRing, Sealer
+    from mcpfast.tenancy.service import Tenancy
     from mcpfast.transports.web.asgi import AsgiApp
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
@@ -46,7 +48,8 @@ class MCPServer(Generic[LifespanT]):
 
     `lifespan(server)` is an async context manager around the serving; what it yields is `ctx.lifespan_context`. `middleware`
     is a list of `async (request, call_next)`, the first outermost. `state_keys` seal what a 2026-07-28 client carries for a
-    call between its rounds: give workers that share clients the same KeyRing. `debug=True` shows tracebacks to the client;
+    call between its rounds: give workers that share clients the same KeyRing. `tenancy` are the tenants that are served;
+    without it there are none, and nobody is asked. `debug=True` shows tracebacks to the client;
     `log_level` is that of the server's own log, the logger "mcpfast". Raises TypeError for a value of the wrong type.
     """
 
@@ -67,6 +70,7 @@ class MCPServer(Generic[LifespanT]):
         limits: Limits | None = None,
         cache_hints: Mapping[str, CacheHint] | None = None,
         state_keys: KeyRing | None = None,
+        tenancy: Tenancy | None = None,
         tools: Sequence[Callable[..., Any]] = (),
     ) -> None:
         texts = {"name": name, "title": title, "description": description, "instructions": instructions}
@@ -76,6 +80,7 @@ class MCPServer(Generic[LifespanT]):
             lifespan=lifespan,
             middleware=middleware,
             cache_hints=cache_hints,
+            tenancy=tenancy,
             tools=tools,
         )
         self.name = name or "mcp-server"
@@ -91,6 +96,7 @@ class MCPServer(Generic[LifespanT]):
         self.completer: Callable[..., Any] | None = None
         self.observer: Any = None
         self.state_keys = state_keys
+        self.tenancy = tenancy
         info = describe(
             name=self.name,
             title=title,
@@ -127,12 +133,18 @@ class MCPServer(Generic[LifespanT]):
         input_schema: dict[str, Any] | None = None,
         inline: bool = False,
         own_task: bool = False,
+        scopes: Collection[str] = (),
+        kinds: Collection[str] = (),
+        cost: float = 1.0,
     ) -> Tool:
         """Registers `fn` as a tool. Raises RegistrationError where it cannot be one.
 
         The input schema comes from its type hints, or is `input_schema` as it stands (JSON Schema 2020-12): then `fn` takes the
         validated arguments by name. `def` runs in a worker thread, with `inline=True` on the loop; `own_task=True` gives each
         call a new asyncio Task, for libraries that key state by the current one.
+
+        Where tenants are served, a caller needs all of `scopes`, its tenant is one of `kinds` ("organization", "personal"; none:
+        any), and a call costs it `cost` units of its budgets.
         """
         if input_schema is not None:
             signature: Any = Signature.raw(input_schema, fn, context_type=Context)
@@ -153,6 +165,7 @@ class MCPServer(Generic[LifespanT]):
             name=self._tool_name(name or signature.name),
             fast=not self.middleware,
             own_task=own_task,
+            use=Use(scopes, kinds, cost),
         )
         self.catalog.add_tool(tool, tool.entry, tool.describe)
         return tool
@@ -186,6 +199,9 @@ class MCPServer(Generic[LifespanT]):
         input_schema: dict[str, Any] | None = None,
         inline: bool = False,
         own_task: bool = False,
+        scopes: Collection[str] = (),
+        kinds: Collection[str] = (),
+        cost: float = 1.0,
     ) -> Callable[[Fn], Fn]: ...
     def tool(self, name: Any = None, *args: Any, **options: Any) -> Any:
         """Decorator: registers a function as a tool, with or without parentheses. Options as for `add_tool`."""
@@ -213,13 +229,17 @@ class MCPServer(Generic[LifespanT]):
         icons: Sequence[Any] | None = None,
         annotations: Any = None,
         meta: dict[str, Any] | None = None,
+        scopes: Collection[str] = (),
+        kinds: Collection[str] = (),
+        cost: float = 1.0,
     ) -> Resource:
         """Registers `fn` as what is behind `uri`, or behind all URIs of an RFC 6570 template whose variables are its parameters.
 
         A `TextResource`, `FileResource` or their like in place of both brings its URI, its content and its description.
+        `scopes`, `kinds` and `cost` are those of `add_tool`.
         """
         if not isinstance(uri, str):
-            return self.add_resource(uri.uri, uri.read, **uri.members)
+            return self.add_resource(uri.uri, uri.read, **uri.members, scopes=scopes, kinds=kinds, cost=cost)
         if fn is None:
             raise RegistrationError(
                 f"add_resource({uri!r}) needs the function behind the URI, or a resource object alone"
@@ -238,7 +258,9 @@ class MCPServer(Generic[LifespanT]):
             "annotations": annotations,
             "meta": meta,
         }
-        resource = Resource(uri, template, Handler(fn, signature, self), mime_type, members)
+        resource = Resource(
+            uri, template, Handler(fn, signature, self), mime_type, members, Use(scopes, kinds, cost)
+        )
         shelf = self.catalog.resources if template is None else self.catalog.templates
         shelf.add(Offer(uri, resource.describe, resource))
         return resource
@@ -258,6 +280,9 @@ class MCPServer(Generic[LifespanT]):
         icons: Sequence[Any] | None = None,
         annotations: Any = None,
         meta: dict[str, Any] | None = None,
+        scopes: Collection[str] = (),
+        kinds: Collection[str] = (),
+        cost: float = 1.0,
     ) -> Callable[[Fn], Fn]:
         """Decorator: `@server.resource("config://app")`, `@server.resource("users://{id}/profile")`."""
         if callable(uri):
@@ -274,6 +299,9 @@ class MCPServer(Generic[LifespanT]):
                 icons=icons,
                 annotations=annotations,
                 meta=meta,
+                scopes=scopes,
+                kinds=kinds,
+                cost=cost,
             )
             return fn
 
@@ -305,11 +333,17 @@ class MCPServer(Generic[LifespanT]):
         description: str | None = None,
         icons: Sequence[Any] | None = None,
         meta: dict[str, Any] | None = None,
+        *,
+        scopes: Collection[str] = (),
+        kinds: Collection[str] = (),
+        cost: float = 1.0,
     ) -> Prompt:
-        """Registers `fn` as a prompt: it gives a text, messages, or a mixture."""
+        """Registers `fn` as a prompt: it gives a text, messages, or a mixture. `scopes`, `kinds`, `cost`: see `add_tool`."""
         signature = Signature.of(fn, context_type=Context, structured_output=False)
         members = {"title": title, "description": description, "icons": icons, "meta": meta}
-        prompt = Prompt(name or signature.name, Handler(fn, signature, self), members)
+        prompt = Prompt(
+            name or signature.name, Handler(fn, signature, self), members, Use(scopes, kinds, cost)
+        )
         self.catalog.prompts.add(Offer(prompt.name, prompt.describe, prompt))
         return prompt
 
@@ -327,6 +361,10 @@ class MCPServer(Generic[LifespanT]):
         description: str | None = None,
         icons: Sequence[Any] | None = None,
         meta: dict[str, Any] | None = None,
+        *,
+        scopes: Collection[str] = (),
+        kinds: Collection[str] = (),
+        cost: float = 1.0,
     ) -> Callable[[Fn], Fn]: ...
     def prompt(self, name: Any = None, *args: Any, **options: Any) -> Any:
         """Decorator: registers a function as a prompt, with or without parentheses."""
@@ -355,7 +393,8 @@ class MCPServer(Generic[LifespanT]):
         """Decorator: a plain HTTP endpoint beside MCP, `@server.route("GET", "/health")`.
 
         The function takes an HttpRequest, or nothing, and gives text, bytes, None, an HttpResponse, or what is to be JSON. It
-        stands behind the same checks of Host and Origin as MCP. Raises RegistrationError.
+        stands behind the same checks of Host and Origin as MCP, and behind no others: where tenants are served nobody is asked for
+        credentials here. Raises RegistrationError.
         """
 
         def register(fn: Fn) -> Fn:
@@ -378,10 +417,14 @@ class MCPServer(Generic[LifespanT]):
         for host in self._serving:
             host.tell_changed(kind)
 
-    def notify_resource_updated(self, uri: str) -> None:
-        """Tells everyone who subscribed to exactly this URI. From any thread."""
+    def notify_resource_updated(self, uri: str, *, tenant: str | None = None) -> None:
+        """Tells everyone who subscribed to exactly this URI and may read it. From any thread.
+
+        Where what is behind it differs from tenant to tenant, name the `tenant` (`ctx.tenant.id`) for which it changed: the
+        others are told nothing, not even that something happened.
+        """
         for host in self._serving:
-            host.tell_updated(uri)
+            host.tell_updated(uri, tenant)
 
     # ---------------------------------------------------------------- what the house asks
 
@@ -453,29 +496,46 @@ class MCPServer(Generic[LifespanT]):
 
     # ---------------------------------------------------------------- serving
 
-    def run(self, transport: str | Sequence[str] = "stdio", **options: Any) -> None:
+    def run(
+        self,
+        transport: str | Sequence[str] | None = None,
+        *,
+        config: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
         """Serves until the client is gone (stdio) or a signal comes: on "stdio", "http://HOST:PORT", "https://HOST:PORT",
         "tcp://HOST:PORT", "unix:///PATH", "unix+http:///PATH", or on several.
 
-        `options`: `loop` ("auto", "uvloop" or "asyncio"), and over HTTP those of HttpSettings: `session_mode`, `allowed_hosts`,
-        `allowed_origins`, `ssl_certfile`, `ssl_keyfile`. SIGTERM and SIGINT let calls in flight end, `limits.drain_s` at most.
-        Raises AddressError for an address it cannot serve.
+        `config` is a file of settings (TOML; None: the one that MCPFAST_CONFIG names, or none). It says where to serve, the
+        limits and the tenants, as far as neither the environment (MCPFAST_SECTION__NAME) nor the code says otherwise.
+        `options`: `loop` ("auto", "uvloop" or "asyncio"), `tenant`, whom stdio serves, and over HTTP those of HttpSettings:
+        `session_mode`, `allowed_hosts`, `allowed_origins`, `ssl_certfile`, `ssl_keyfile`, `ssl_ca_certs`, `tenant_host`,
+        `public_url`. SIGTERM and SIGINT let calls in flight end, `limits.drain_s` at most; SIGHUP reads the tenants anew,
+        where there are some. Raises AddressError for an address it cannot serve, ConfigurationError for settings and tenants
+        that cannot be used.
         """
         from mcpfast import serve
 
-        serve.run(self, transport, **options)
+        serve.run(self, transport, config=config, **options)
 
-    async def run_async(self, transport: str | Sequence[str] = "stdio", **options: Any) -> None:
-        """`run` inside a loop that runs already."""
+    async def run_async(
+        self,
+        transport: str | Sequence[str] | None = None,
+        *,
+        config: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
+        """`run` inside a loop that runs already, which keeps its signals."""
         from mcpfast import serve
 
-        await serve.serve(self, transport, **options)
+        await serve.serve(self, transport, config=config, **options)
 
     def asgi_app(self, path: str = "/mcp", **options: Any) -> AsgiApp:
         """An ASGI application with all that HTTP has, WebSocket included: for `uvicorn module:app`, or to be mounted.
 
-        MCP is at `path` below the place where it is mounted. `options` are those of HttpSettings but for TLS. A mounted
-        application is not told of the end: hand `app.lifespan` to the one around it. Raises TypeError and ValueError.
+        MCP is at `path` below the place where it is mounted. `options` are those of HttpSettings but for TLS, and `config` as for
+        `run`: what is configured holds for the server from now on. A mounted application is not told of the end: hand
+        `app.lifespan` to the one around it. Raises TypeError, ValueError, and ConfigurationError as `run` does.
         """
         from mcpfast import serve
 
@@ -501,10 +561,18 @@ def _check_options(texts: dict[str, Any], **options: Any) -> None:
         isinstance(hints, Mapping) and all(isinstance(hint, CacheHint) for hint in hints.values())
     ):
         wanted["cache_hints"] = "a dict of CacheHint by method"
+    if options["tenancy"] is not None and not _is_tenancy(options["tenancy"]):
+        wanted["tenancy"] = 'Tenancy("tenants.toml")'
     if not isinstance(options["tools"], Sequence):
         wanted["tools"] = "a list of functions"
     for name, kind in wanted.items():
         raise TypeError(f"MCPServer({name}=...) takes {kind}, not {(texts | options)[name]!r}")
+
+
+def _is_tenancy(value: object) -> bool:
+    from mcpfast.tenancy.service import Tenancy  # who has one has loaded it
+
+    return isinstance(value, Tenancy)
 
 
 __all__ = ["MCPServer", "plain"]

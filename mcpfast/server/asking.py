@@ -113,12 +113,12 @@ class State(msgspec.Struct):
 class Asker:
     """The questions of one call."""
 
-    __slots__ = ("_count", "_dispatcher", "_fresh", "_keys", "_request", "caller", "state")
+    __slots__ = ("_client", "_count", "_dispatcher", "_fresh", "_keys", "_request", "state")
 
-    def __init__(self, dispatcher: Dispatcher, request: Request, caller: Any) -> None:
+    def __init__(self, dispatcher: Dispatcher, request: Request, client: Any) -> None:
         self._dispatcher = dispatcher
         self._request = request
-        self.caller = caller
+        self._client = client
         self._count = 0
         self._keys: set[str] = set()
         self._fresh: dict[str, Any] = {}  # answers that came with this very retry
@@ -137,27 +137,27 @@ class Asker:
                 )
             self._keys.add(question.key)
             self._check_capability(question)
-        if self.caller.revision.modern:
+        if self._client.revision.modern:
             return self._replay(questions)
         return await self._ask_now(questions)
 
     def _check_capability(self, question: Question[Any]) -> None:
         """The client must have declared it; a legacy one is simply unable, a modern one is told what to declare (-32021)."""
         name, *modes = question.capability
-        declared = self.caller.capabilities.get(name)
+        declared = self._client.capabilities.get(name)
         able = isinstance(declared, dict) and self._exists(question.capability)
         for mode in modes if able else ():
             # an empty elicitation capability means forms (section 5.1)
             able = able and (mode in declared or (name == "elicitation" and mode == "form" and not declared))
         if able:
             return
-        if self.caller.revision.modern:
+        if self._client.revision.modern:
             raise modern.missing_capability(*(question.capability if modes != ["form"] else (name,)))
         raise ToolError(f"This client cannot be asked: it does not support {'.'.join(question.capability)}")
 
     def _exists(self, capability: tuple[str, ...]) -> bool:
         """Whether the revision has such questions; clients declare what they know before they know the revision."""
-        revision = self.caller.revision
+        revision = self._client.revision
         if capability[-1] in ("url", "tools"):
             return bool(revision.icons)  # since 2025-11-25
         return bool(revision.structured) or capability[0] != "elicitation"  # forms since 2025-06-18
@@ -196,7 +196,9 @@ class Asker:
     def _binding(self, name: str, arguments: bytes) -> bytes:
         from mcpfast.server.sealed import call_binding  # only a call that asks pays for it
 
-        return call_binding("anonymous", self._request.method, name, arguments)
+        caller = self._request.caller
+        principal = "anonymous" if caller is None else messages.encode(caller.key).decode()
+        return call_binding(principal, self._request.method, name, arguments)
 
     def _replay(self, questions: list[Question[Any]]) -> list[Any]:
         state = self._flow()

@@ -10,7 +10,7 @@ import base64
 import binascii
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from mcpfast._core import Table
 from mcpfast._entry import Entry
@@ -20,6 +20,10 @@ from mcpfast.protocol.revisions import Revision
 
 # What a handler's parameters and results look like is known to `signature`; here it is only carried.
 Describe = Callable[[], dict[str, Any]]
+PAGES_MAX = 4_096  # prepared pages of one shelf: of each view, revision and place
+PAGES_BYTES_MAX = (
+    64 << 20
+)  # of all these; whoever has many scopes can ask for a token, and so for a view, of any of them
 
 
 class Offer:
@@ -38,6 +42,30 @@ class Offer:
         if self._described is None:
             self._described = self._describe()
         return self._described
+
+
+class ListView(Protocol):
+    """Who is shown a part of a list."""
+
+    @property
+    def key(self) -> object:
+        """Equal for all who are shown the same."""
+
+    def shows(self, key: str, owner: Any) -> bool: ...
+
+    def seal(self, place: str) -> str:
+        """A cursor that nobody else can use."""
+
+    def open(self, cursor: str) -> str:
+        """The place that such a cursor names. Raises ValueError."""
+
+
+class _Page(NamedTuple):
+    """`members` as they stand in the result; `place` is the last item's, where others follow that only its own client may ask
+    for, or None."""
+
+    members: bytes
+    place: str | None
 
 
 T = TypeVar("T")
@@ -63,7 +91,8 @@ class Shelf(Generic[T]):
         self._offers: dict[str, Offer] = {}
         self.version = 0  # grows with every change
         self._last = 0
-        self._pages: dict[tuple[int, int, int], bytes] = {}
+        self._pages: dict[tuple[object, int, int, int], _Page] = {}
+        self._pages_bytes = 0
         self._lock = threading.Lock()
 
     def add(self, offer: Offer, *, replace: bool = False) -> None:
@@ -90,7 +119,7 @@ class Shelf(Generic[T]):
 
     def _touch(self) -> None:
         self.version += 1
-        self._pages.clear()
+        self._let_go()
 
     def get(self, key: str) -> T | None:
         """The registered object, or None."""
@@ -106,34 +135,60 @@ class Shelf(Generic[T]):
     def __contains__(self, key: str) -> bool:
         return key in self._offers
 
-    def page(self, revision: Revision, cursor: str | None, page_items: int) -> bytes:
-        """The members of a list result, without its braces: `"tools":[...],"nextCursor":"..."`. Raises MCPError -32602."""
-        after = 0 if cursor is None else self._read_cursor(cursor)
-        key = (revision.number, after, page_items)
+    def page(
+        self, revision: Revision, cursor: str | None, page_items: int, view: ListView | None = None
+    ) -> bytes:
+        """The members of a list result, without its braces: `"tools":[...],"nextCursor":"..."`. Of `view`, where one is given:
+        who has equal keys gets the same bytes. Raises MCPError -32602."""
+        after = 0 if cursor is None else self._read_cursor(cursor, view)
+        key = (None if view is None else view.key, revision.number, after, page_items)
         prepared = self._pages.get(key)
         if prepared is None:
             with self._lock:
-                prepared = self._pages[key] = self._make_page(revision, after, page_items)
-        return prepared
+                prepared = self._keep(key, self._make_page(revision, after, page_items, view))
+        if view is None or prepared.place is None:
+            return prepared.members
+        return b'%b,"nextCursor":"%b"' % (prepared.members, view.seal(prepared.place).encode())
 
-    def _make_page(self, revision: Revision, after: int, page_items: int) -> bytes:
-        rest = [offer for offer in self._offers.values() if offer.ordinal > after]
+    def _keep(self, key: tuple[object, int, int, int], page: _Page) -> _Page:
+        size = len(page.members)
+        if len(self._pages) >= PAGES_MAX or self._pages_bytes + size > PAGES_BYTES_MAX:
+            self._let_go()
+        self._pages[key] = page
+        self._pages_bytes += size
+        return page
+
+    def _let_go(self) -> None:
+        self._pages.clear()
+        self._pages_bytes = 0
+
+    def _make_page(self, revision: Revision, after: int, page_items: int, view: ListView | None) -> _Page:
+        rest = [
+            offer
+            for offer in self._offers.values()
+            if offer.ordinal > after and (view is None or view.shows(offer.key, offer.owner))
+        ]
         shown = rest[:page_items] if page_items else rest
         items = [self._project(offer.describe(), revision) for offer in shown]
         body = b'"%b":%b' % (self.member.encode(), messages.encode(items))
-        if len(shown) < len(rest):
-            body += b',"nextCursor":"%b"' % self._make_cursor(shown[-1].ordinal)
-        return body
+        if len(shown) == len(rest):
+            return _Page(body, None)
+        place = f"{self.member}:{shown[-1].ordinal}"
+        if view is not None:
+            return _Page(body, place)
+        return _Page(body + b',"nextCursor":"%b"' % base64.urlsafe_b64encode(place.encode()), None)
 
     # A cursor names the last item seen by its place in the order of registration, so that it holds on every worker that
-    # registers the same things, and when others come or go. It tells nothing that the list itself does not.
+    # registers the same things, and when others come or go. It tells nothing that the list itself does not; where tenants
+    # are served it is sealed, since how many others there are is theirs to know.
 
-    def _make_cursor(self, ordinal: int) -> bytes:
-        return base64.urlsafe_b64encode(f"{self.member}:{ordinal}".encode())
-
-    def _read_cursor(self, cursor: str) -> int:
+    def _read_cursor(self, cursor: str, view: ListView | None) -> int:
         try:
-            member, ordinal = base64.b64decode(cursor, b"-_", validate=True).decode().split(":")
+            if view is None:
+                place = base64.b64decode(cursor, b"-_", validate=True).decode()
+            else:
+                place = view.open(cursor)
+            member, ordinal = place.split(":")
             if member == self.member and 0 < int(ordinal) <= self._last and str(int(ordinal)) == ordinal:
                 return int(ordinal)
         except (ValueError, binascii.Error):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from mcpfast.server.forms import ElicitationResult, Form
     from mcpfast.server.resources import ReadContents
     from mcpfast.server.session import Peer
+    from mcpfast.tenancy.identity import Principal
+    from mcpfast.tenancy.namespace import Namespace
+    from mcpfast.tenancy.tenant import Tenant
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -115,6 +118,34 @@ class Context(Generic[LifespanT]):
         """The request's id as a string."""
         return str(self.request.id)
 
+    # ---------------------------------------------------------------- whose it is
+
+    @property
+    def tenant(self) -> Tenant:
+        """The tenant whose request this is; `tenant.id` is what data is kept under. Where no tenants are served, the one of all,
+        "default"."""
+        caller = self._request.caller
+        if caller is not None:
+            return cast("Tenant", caller.tenant)
+        from mcpfast.tenancy.tenant import the_only
+
+        return the_only()
+
+    @property
+    def principal(self) -> Principal:
+        """Who within the tenant asks: id, scopes, roles. Where no tenants are served, "anonymous"."""
+        caller = self._request.caller
+        if caller is not None:
+            return cast("Principal", caller.principal)
+        from mcpfast.tenancy.identity import ANONYMOUS
+
+        return ANONYMOUS
+
+    @property
+    def namespace(self) -> Namespace:
+        """Where the tenant's keys live in whatever store: `ctx.namespace.encode_key("anything at all")`."""
+        return self.tenant.namespace
+
     @property
     def mcp_server(self) -> MCPServer[LifespanT]:
         return self._dispatcher.server
@@ -148,15 +179,17 @@ class Context(Generic[LifespanT]):
     @property
     def client_capabilities(self) -> dict[str, Any]:
         """What the client declared: in `initialize`, or on this very request (2026-07-28)."""
-        return cast("dict[str, Any]", self.caller.capabilities)
+        return cast("dict[str, Any]", self._client.capabilities)
 
     @property
     def client_info(self) -> dict[str, Any] | None:
         """The client's name and version, unverified; None where it gave none."""
-        return cast("dict[str, Any] | None", self.caller.client_info)
+        return cast("dict[str, Any] | None", self._client.client_info)
 
     @property
-    def caller(self) -> Any:
+    def _client(self) -> Any:
+        """What the client said of itself: its session, or the envelope of this request. Not a handler's business: a session of
+        HTTP leads to its requests, and these to the client's token."""
         if self._caller is None:
             self._caller = self._dispatcher.caller_of(self._request)
         return self._caller
@@ -208,7 +241,7 @@ class Context(Generic[LifespanT]):
         """
         if level not in LOG_LEVEL_INDEX:
             raise ValueError(f"unknown log level {level!r}; one of {', '.join(LOG_LEVEL_INDEX)}")
-        wanted = self.caller.log_level
+        wanted = self._client.log_level
         if not self._speaks() or (wanted is None and self._revision.modern):
             return
         if not self._request.channel.session.logs(level, wanted):
@@ -273,7 +306,7 @@ class Context(Generic[LifespanT]):
     @property
     def asker(self) -> Asker:
         if self._asker is None:
-            self._asker = self._dispatcher.asker_of(self._request, self.caller)
+            self._asker = self._dispatcher.asker_of(self._request, self._client)
         return self._asker
 
     def elicit(

@@ -48,8 +48,10 @@ from mcpfast.server.session import Listen, Session
 
 if TYPE_CHECKING:
     from mcpfast._entry import Entry
+    from mcpfast._quota import Verdict
     from mcpfast._spine import Channel, Request, Wire
     from mcpfast.server.app import MCPServer
+    from mcpfast.server.tenants import Tenants
 
 Outcome = bytes | Coroutine[Any, Any, Any]
 logger = logging.getLogger("mcpfast")
@@ -68,6 +70,7 @@ class Dispatcher:
         self.catalog = server.catalog
         self.answers = server.answers
         self.lifespan_context: Any = None
+        self.tenants: Tenants | None = None  # set by the host of a server that has tenants
         self.random: Callable[[int], bytes] = os.urandom
         self._log_again_at = 0.0
         methods: dict[str, Callable[[Request, Any], Outcome]] = {
@@ -110,12 +113,18 @@ class Dispatcher:
             raise MCPError(METHOD_NOT_FOUND, messages.sentence(f"Method not found: {request.method}"))
         request.state = caller
         self.admit(request)
-        if self.server.middleware and request.method not in legacy.BEFORE_INITIALIZE:
-            return self._through_middleware(request, lambda: handler(request, caller))
-        return handler(request, caller)
+
+        def handle() -> Outcome:
+            if self.server.middleware and request.method not in legacy.BEFORE_INITIALIZE:
+                return self._through_middleware(request, lambda: handler(request, caller))
+            return handler(request, caller)
+
+        if self.tenants is not None and request.method != "ping":
+            return self.tenants.begin(request, handle)
+        return handle()
 
     def admit(self, request: Request) -> None:
-        """Whether this call may begin; the one place where a tenant will be asked, too. Raises MCPError."""
+        """Whether this connection may have one more call. Raises MCPError. Its tenant is asked next (`tenants`)."""
         channel = request.channel
         if channel.find(request.id) is not None:
             raise MCPError(INVALID_REQUEST, "This request id is in flight already")
@@ -130,9 +139,7 @@ class Dispatcher:
         own_entry = request.entry
 
         async def call_handler(_: Any) -> dict[str, Any]:
-            outcome = handle()
-            if not isinstance(outcome, bytes):
-                outcome = await outcome
+            outcome = await value_of(request, handle())
             entry, request.entry = request.entry, own_entry
             if entry is not own_entry:
                 outcome = self.entry_result(entry, outcome, request.wire)
@@ -186,14 +193,15 @@ class Dispatcher:
     def _list(self, request: Request, shelf: Any) -> bytes:
         asked: messages.ListParams = messages.decode(messages.ListParams, request.params)
         cursor = None if asked.cursor is msgspec.UNSET else asked.cursor
-        page = shelf.page(REVISIONS[request.wire.index], cursor, self.limits.page_items)
-        return self.answers.complete(page, request.wire, request.method)
+        view = None if self.tenants is None else self.tenants.view_of(request)
+        page = shelf.page(REVISIONS[request.wire.index], cursor, self.limits.page_items, view)
+        return self.answers.complete(page, request.wire, request.method, private=view is not None)
 
     def call_tool(self, request: Request, caller: Any) -> Outcome:
         asked: messages.CallParams = messages.decode(messages.CallParams, request.params)
         tool: Tool | None = self.catalog.tools.get(asked.name)
         if tool is None:
-            raise MCPError(INVALID_PARAMS, messages.sentence(f"Unknown tool: {asked.name}"))
+            raise unknown_tool(asked.name)
         arguments = self._object(asked.arguments, "arguments")
         self._open_retry(request, caller, asked)
         request.entry = tool.entry
@@ -238,19 +246,19 @@ class Dispatcher:
     async def _read(self, request: Request, uri: str) -> bytes:
         contents = await self.read_own(request, uri)
         result = projection.read_result({"contents": contents}, REVISIONS[request.wire.index])
-        return self.answers.of(result, request.wire, request.method)
+        return self.answers.of(result, request.wire, request.method, private=self.tenants is not None)
 
     async def read_own(self, request: Request, uri: str) -> list[dict[str, Any]]:
         """The contents behind a URI: a fixed resource first, then the most specific template. Raises ResourceNotFound."""
         resource, variables = self.server.find_resource(uri)
-        if resource is None:
-            raise ResourceNotFound(uri, messages.sentence(f"Resource not found: {uri}"))
+        if resource is None or (self.tenants is not None and not self.tenants.may_read(request, uri)):
+            raise unknown_resource(uri)
         return await resource.read(variables, self.make_context(request), uri)
 
     def subscribe(self, request: Request, session: Session) -> bytes:
         asked: messages.SubscribeParams = messages.decode(messages.SubscribeParams, request.params)
         if self.server.find_resource(asked.uri)[0] is None:
-            raise ResourceNotFound(asked.uri, messages.sentence(f"Resource not found: {asked.uri}"))
+            raise unknown_resource(asked.uri)
         subscribed = session.subscriptions = session.subscriptions or set()
         if len(subscribed) >= self.limits.subscriptions_max and asked.uri not in subscribed:
             raise MCPError(TOO_MANY_CALLS, f"Too many subscriptions on this connection ({len(subscribed)})")
@@ -273,6 +281,8 @@ class Dispatcher:
         ):
             raise MCPError(TOO_MANY_CALLS, "Too many subscriptions on this connection")
         stream = Listen(request, asked.notifications)
+        if self.tenants is not None:
+            stream.uris = self.tenants.readable(request, stream.uris)
         return self._listen(request, listens, stream)
 
     async def _listen(self, request: Request, listens: dict[bytes, Listen], stream: Listen) -> bytes:
@@ -293,7 +303,7 @@ class Dispatcher:
         asked: messages.PromptParams = messages.decode(messages.PromptParams, request.params)
         prompt = self.catalog.prompts.get(asked.name)
         if prompt is None:
-            raise MCPError(INVALID_PARAMS, messages.sentence(f"Unknown prompt: {asked.name}"))
+            raise unknown_prompt(asked.name)
         self._open_retry(request, caller, asked)
         return self._get_prompt(request, prompt, asked.arguments or {})
 
@@ -313,9 +323,7 @@ class Dispatcher:
         else:
             raise MCPError(INVALID_PARAMS, "Invalid params: ref.type must be ref/prompt or ref/resource")
         if not known:
-            raise MCPError(
-                INVALID_PARAMS, messages.sentence(f"Unknown {ref.type[4:]}: {ref.name or ref.uri or ''}")
-            )
+            raise unknown_reference(ref)
         return self._complete(request, asked)
 
     async def _complete(self, request: Request, asked: messages.CompleteParams) -> bytes:
@@ -454,6 +462,11 @@ class Dispatcher:
             self._log_again_at = now + 1.0 / self.limits.invalid_log_per_s
             logger.info(message, *details)
 
+    def over_quota(self, channel: Channel, verdict: Verdict, name: str) -> bytes:
+        """What stands behind the id of a call that its tenant may not begin, or not go on with."""
+        assert self.tenants is not None
+        return messages.error_tail(self.tenants.refusal(channel, verdict, "tools/call", name))
+
     # ---------------------------------------------------------------- what errors become
 
     def refused(self, entry: Entry, wire: Wire, error: BaseException) -> bytes:
@@ -479,7 +492,9 @@ class Dispatcher:
             Exception
         ) as broken:  # data that is no JSON, an error that cannot say what it is: still an answer
             tool = request.method == "tools/call" if request is not None else True
-            return self._incident(entry.name or (request.method if request else "?"), tool, wire, broken)
+            return self._incident(
+                entry.name or (request.method if request else "?"), tool, wire, broken, request
+            )
 
     def _told(self, request: Request | None, entry: Entry, wire: Wire, error: BaseException) -> bytes | None:
         tool = isinstance(entry.owner, Tool) or (request is not None and request.method == "tools/call")
@@ -487,6 +502,8 @@ class Dispatcher:
             return None
         if isinstance(error, BaseExceptionGroup):
             error = joined(error) or error
+        if isinstance(error, asyncio.CancelledError) and self.tenants is not None and request is not None:
+            error = self.tenants.why_cancelled(request) or error
         if isinstance(error, InputRequired) and request is not None:
             return self._input_required(request, error, wire)
         if isinstance(error, MCPError):
@@ -497,13 +514,13 @@ class Dispatcher:
             if tool:
                 return messages.result_tail(self.tool_error(str(error), wire))
             return messages.error_tail(MCPError(INTERNAL_ERROR, messages.writable(str(error))))
-        return self._incident(entry.name or (request.method if request else "?"), tool, wire, error)
+        return self._incident(entry.name or (request.method if request else "?"), tool, wire, error, request)
 
     def _input_required(self, request: Request, error: InputRequired, wire: Wire) -> bytes | None:
         try:
             return messages.result_tail(error.asker.input_required(error.questions, *self.target_of(request)))
         except Exception as broken:  # a key ring that cannot be used, say
-            return self._incident(request.method, request.method == "tools/call", wire, broken)
+            return self._incident(request.method, request.method == "tools/call", wire, broken, request)
 
     @staticmethod
     def _for_revision(error: MCPError, wire: Wire | None) -> MCPError:
@@ -512,10 +529,14 @@ class Dispatcher:
             return MCPError(RESOURCE_NOT_FOUND, error.message, error.data)
         return error
 
-    def _incident(self, what: str, tool: bool, wire: Wire, error: BaseException) -> bytes:
-        """Nothing of an unexpected error reaches the client but an id; the log has the rest under it."""
+    def _incident(
+        self, what: str, tool: bool, wire: Wire, error: BaseException, request: Request | None
+    ) -> bytes:
+        """Nothing of an unexpected error reaches the client but an id; the log has the rest under it, and whose call it was."""
         incident = self.random(6).hex()
-        logger.error("incident %s in %s", incident, what, exc_info=error)
+        caller = None if request is None else request.caller
+        whose = "" if caller is None else f", called by {caller.principal.id!r} of {caller.tenant.id}"
+        logger.error("incident %s in %s%s", incident, what, whose, exc_info=error)
         if self.debug:
             import traceback  # only a server under development shows it
 
@@ -568,6 +589,31 @@ class Dispatcher:
 
     def once_records(self) -> Any:
         return self.server.once_records()
+
+
+async def value_of(request: Request, outcome: Outcome) -> Any:
+    """What an Outcome comes to, on a way that is a coroutine already: a tool that wants a Task of its own has it there, too."""
+    if isinstance(outcome, bytes):
+        return outcome
+    return await (asyncio.create_task(outcome) if request.entry.own_task else outcome)
+
+
+def unknown_tool(name: str) -> MCPError:
+    """There is no such tool, or none that this caller may see: the same words."""
+    return MCPError(INVALID_PARAMS, messages.sentence(f"Unknown tool: {name}"))
+
+
+def unknown_prompt(name: str) -> MCPError:
+    return MCPError(INVALID_PARAMS, messages.sentence(f"Unknown prompt: {name}"))
+
+
+def unknown_reference(ref: messages.Reference) -> MCPError:
+    """There is nothing to complete arguments for."""
+    return MCPError(INVALID_PARAMS, messages.sentence(f"Unknown {ref.type[4:]}: {ref.name or ref.uri or ''}"))
+
+
+def unknown_resource(uri: str) -> ResourceNotFound:
+    return ResourceNotFound(uri, messages.sentence(f"Resource not found: {uri}"))
 
 
 def _members(raw: bytes | msgspec.Raw, inner: tuple[str, ...]) -> dict[str, Any]:

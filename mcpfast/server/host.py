@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mcpfast._calls import Carriers
@@ -79,11 +81,27 @@ class Host:
                 tool.entry.fast = False
         await asyncio.sleep(0)  # the warm Tasks park
         self.engine.carriers.check()
+        if self.server.tenancy is not None:
+            try:
+                await self._open_tenants()
+            except (
+                BaseException
+            ):  # a registry that cannot be read, say: what the lifespan opened is given back
+                await self.__aexit__(*sys.exc_info())
+                raise
         self.server.serving(self, True)
         return self
 
+    async def _open_tenants(self) -> None:
+        from mcpfast.server.tenants import Tenants  # nobody without tenants needs it
+
+        self.dispatcher.tenants = Tenants(self)
+        await self.dispatcher.tenants.open()
+
     async def __aexit__(self, *error: Any) -> None:
         self.server.serving(self, False)
+        if self.dispatcher.tenants is not None:
+            await self.dispatcher.tenants.close()
         left = {*self.engine.carriers.close(), *self._ending}
         if left:  # handlers may still clean up with what the lifespan gave them
             await asyncio.wait(left, timeout=1.0)
@@ -117,19 +135,27 @@ class Host:
 
     def _tell_changed(self, kind: str) -> None:
         self._told.discard(kind)
+        tenants = self.dispatcher.tenants
         for session in list(self.sessions):
-            session.list_changed(kind)
+            if tenants is None:
+                session.list_changed(kind)
+            else:
+                tenants.listeners.tell_changed(session, kind)
 
-    def tell_updated(self, uri: str) -> None:
-        """A resource changed."""
-        self._soon(self._tell_updated, uri)
+    def tell_updated(self, uri: str, tenant: str | None) -> None:
+        """A resource changed; of `tenant` alone, where one is named."""
+        self._soon(self._tell_updated, uri, tenant)
 
-    def _tell_updated(self, uri: str) -> None:
+    def _tell_updated(self, uri: str, tenant: str | None) -> None:
+        tenants = self.dispatcher.tenants
         for session in list(self.sessions):
-            session.resource_updated(uri)
+            if tenants is None:
+                session.resource_updated(uri)
+            elif session.subscribes(uri):
+                tenants.listeners.tell_updated(session, uri, tenant)
 
-    def _soon(self, tell: Any, what: str) -> None:
+    def _soon(self, tell: Callable[..., None], what: str, *more: object) -> None:
         try:
-            self.loop.call_soon_threadsafe(tell, what)
+            self.loop.call_soon_threadsafe(tell, what, *more)
         except RuntimeError:  # the loop closed meanwhile: nobody is there to be told
             self._told.discard(what)

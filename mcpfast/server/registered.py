@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, get_origin
+from collections.abc import Callable, Collection
+from math import inf
+from typing import TYPE_CHECKING, Any, cast, get_origin
 
 import msgspec
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from mcpfast.server.answers import Answers
     from mcpfast.server.dispatch import Dispatcher
     from mcpfast.server.uri_template import UriTemplate
+    from mcpfast.tenancy.identity import Kind
+    from mcpfast.tenancy.views import Requirement
 
 SCALARS = frozenset({str, int, float, bool})
 MIRRORED = "x-mcp-header"
@@ -43,6 +46,30 @@ def plain(thing: Any) -> Any:
 def describe(**members: Any) -> dict[str, Any]:
     """A description without the members that are None; names as on the wire."""
     return {name: plain(value) for name, value in members.items() if value is not None}
+
+
+class Use:
+    """What it takes to use an offer, where tenants are served: all `scopes`, one of `kinds` of tenants, and its `cost` in units
+    of the budgets. Raises RegistrationError."""
+
+    __slots__ = ("cost", "requirement")
+
+    def __init__(self, scopes: Collection[str] = (), kinds: Collection[str] = (), cost: float = 1.0) -> None:
+        if isinstance(scopes, str) or isinstance(kinds, str):
+            raise RegistrationError('scopes and kinds are sets of names: scopes={"orders:write"}')
+        if not 0 <= cost < inf:
+            raise RegistrationError(f"cost is in units of the budgets, 0 or more, not {cost!r}")
+        self.cost = float(cost)
+        self.requirement: Requirement | None = None
+        if scopes or kinds:
+            from mcpfast.tenancy.views import Requirement  # nobody without tenants needs it
+
+            if not set(kinds) <= {"organization", "personal"}:
+                raise RegistrationError(f'kinds are "organization" and "personal", not {sorted(kinds)}')
+            self.requirement = Requirement(frozenset(scopes), frozenset(cast("Collection[Kind]", kinds)))
+
+
+ASKS_NOTHING = Use()
 
 
 class Handler:
@@ -94,7 +121,17 @@ class Handler:
 class Tool:
     """A registered tool. `entry` is what the hot way sees of it."""
 
-    __slots__ = ("_answers", "_members", "_mirrored", "_promised", "entry", "handler", "name", "signature")
+    __slots__ = (
+        "_answers",
+        "_members",
+        "_mirrored",
+        "_promised",
+        "entry",
+        "handler",
+        "name",
+        "signature",
+        "use",
+    )
 
     def __init__(
         self,
@@ -105,8 +142,10 @@ class Tool:
         name: str,
         fast: bool,
         own_task: bool,
+        use: Use = ASKS_NOTHING,
     ) -> None:
         self.name = name
+        self.use = use
         self.handler = handler
         self.signature = handler.signature
         self._answers = answers
@@ -237,7 +276,7 @@ def _scalar_members(
 class Resource:
     """A registered resource or template. `template` is None for a fixed URI."""
 
-    __slots__ = ("_members", "handler", "mime_type", "template", "uri")
+    __slots__ = ("_members", "handler", "mime_type", "template", "uri", "use")
 
     def __init__(
         self,
@@ -246,7 +285,9 @@ class Resource:
         handler: Handler,
         mime_type: str | None,
         members: dict[str, Any],
+        use: Use = ASKS_NOTHING,
     ) -> None:
+        self.use = use
         self.uri = uri
         self.template = template
         self.handler = handler
@@ -306,10 +347,11 @@ class Resource:
 class Prompt:
     """A registered prompt. Its arguments are strings on the wire; a parameter of another type is read from the string."""
 
-    __slots__ = ("_members", "handler", "name")
+    __slots__ = ("_members", "handler", "name", "use")
 
-    def __init__(self, name: str, handler: Handler, members: dict[str, Any]) -> None:
+    def __init__(self, name: str, handler: Handler, members: dict[str, Any], use: Use = ASKS_NOTHING) -> None:
         self.name = name
+        self.use = use
         self.handler = handler
         self._members = members
 

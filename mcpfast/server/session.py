@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,21 +13,29 @@ from mcpfast.protocol import legacy, messages, modern
 from mcpfast.protocol.revisions import LOG_LEVEL_INDEX, Revision
 
 if TYPE_CHECKING:
+    from mcpfast._caller import Caller
     from mcpfast._spine import Channel, Request
     from mcpfast.limits import Limits
+    from mcpfast.tenancy.resolvers import Evidence
 
 
 class Peer:
-    """Who is at the other end, as far as the transport knows. `credentials` is (pid, uid, gid) of a Unix socket's client."""
+    """Who is at the other end, as far as the transport knows. `credentials` is (pid, uid, gid) of a Unix socket's client,
+    `evidence` what the request that opened the connection showed, where it is one over HTTP and tenants are served."""
 
-    __slots__ = ("address", "credentials", "transport")
+    __slots__ = ("address", "credentials", "evidence", "transport")
 
     def __init__(
-        self, transport: str, address: str | None = None, credentials: tuple[int, int, int] | None = None
+        self,
+        transport: str,
+        address: str | None = None,
+        credentials: tuple[int, int, int] | None = None,
+        evidence: Evidence | None = None,
     ) -> None:
         self.transport = transport
         self.address = address
         self.credentials = credentials
+        self.evidence = evidence
 
 
 class Session:
@@ -38,6 +47,7 @@ class Session:
         "capabilities",
         "channel",
         "client_info",
+        "cut",
         "limits",
         "listens",
         "log_level",
@@ -58,6 +68,7 @@ class Session:
         self.log_level: str | None = None
         self.subscriptions: set[str] | None = None
         self.listens: dict[bytes, Listen] | None = None
+        self.cut: Caller | None = None  # may not listen any more, until it is known anew who asks
         self._questions: dict[str, asyncio.Future[Any]] | None = None
         self._last_question = 0
 
@@ -143,6 +154,36 @@ class Session:
         for listen in (self.listens or {}).values():
             if uri in listen.uris:
                 listen.notify("notifications/resources/updated", {"uri": uri})
+
+    @property
+    def listening(self) -> Channel | None:
+        """Where it is told of changes; None where nobody would hear."""
+        heard = self.listens or self.subscriptions or self.state is legacy.READY
+        return self.channel if heard else None
+
+    @property
+    def caller(self) -> Caller | None:
+        """Whose it is, where tenants are served and somebody has asked for something."""
+        return self.channel.caller
+
+    @caller.setter
+    def caller(self, caller: Caller | None) -> None:
+        self.channel.caller = caller
+
+    def calls(self) -> Iterable[Request]:
+        """Its calls that are in flight and wait."""
+        return self.channel.requests()
+
+    def subscribes(self, uri: str) -> bool:
+        """Whether a change of exactly this resource is to be told here."""
+        if self.subscriptions and uri in self.subscriptions:
+            return True
+        return any(uri in listen.uris for listen in (self.listens or {}).values())
+
+    def cut_off(self) -> None:
+        """Its caller may not listen any more."""
+        self.cut, self.subscriptions = self.caller, None
+        self.end_listens()
 
     def end_listens(self) -> None:
         """Ends every listen stream gracefully: each is answered (section 15, U7)."""

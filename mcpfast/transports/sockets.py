@@ -83,7 +83,7 @@ class Listener:
             host, port = name[:2] if isinstance(name, tuple) else ("", 0)
             peer = Peer("tcp", f"{host}:{port}")
         else:
-            peer = Peer("unix", self.address.socket, _credentials(connection))
+            peer = Peer("unix", self.address.socket, peer_credentials(connection))
         fd = connection.detach()
         stream = Stream(
             self._host,
@@ -172,9 +172,9 @@ def remove_file(path: str, made: tuple[int, int] | None) -> None:
             logger.warning("cannot remove %s: %s", path, error.strerror)
 
 
-def _credentials(connection: socket.socket) -> tuple[int, int, int] | None:
+def peer_credentials(connection: socket.socket) -> tuple[int, int, int] | None:
     """(pid, uid, gid) of the process at the other end of a Unix socket, told by the kernel; None where it does not tell."""
-    if not hasattr(socket, "SO_PEERCRED"):
+    if connection.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
         return None
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, gid = struct.unpack("3i", raw)

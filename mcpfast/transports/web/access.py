@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
+
+from mcpfast.transports.web.settings import TENANT
 
 if TYPE_CHECKING:
     from mcpfast._exchange import Head
@@ -13,11 +16,12 @@ LOOPBACK_ADDRESSES = ("localhost", "127.0.0.1", "::1")
 # What a page may send and read beside what every page may. Mcp-Param-* come on top: they are the tools' own.
 SENT = frozenset(
     (
-        *("accept", "authorization", "content-type", "last-event-id"),
+        *("accept", "authorization", "content-type", "last-event-id", "x-api-key"),
         *("mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id"),
     )
 )
 READ = "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After"
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?", re.ASCII)  # of a tenant that a host name can say
 PREFLIGHT_S = 7_200  # a browser asks again after
 SHOWN_MAX = 200  # characters of a refused value that are told again
 
@@ -42,20 +46,29 @@ class Access:
         self._hosts: frozenset[str] | set[str] | None = None
         if "*" not in hosts and (hosts or loopback):
             self._hosts = hosts | LOOPBACK if loopback else hosts
+        pattern = (settings.tenant_host or "").lower()
+        self._tenant_domain = pattern.removeprefix(TENANT)  # with the dot before it
         self._origins = {origin.lower().rstrip("/") for origin in settings.allowed_origins}
 
     def check_host(self, host: str) -> None:
         """Raises Refused (421) for a Host that is not served here."""
         if self._hosts is None:
             return
-        name = host.lower()
-        bare = name.rpartition(":")[0] if name.rpartition(":")[2].isdigit() else name
-        if name not in self._hosts and bare not in self._hosts:
+        name, bare = host.lower(), _without_port(host.lower())
+        if name not in self._hosts and bare not in self._hosts and not self.tenant(host):
             raise Refused(
                 421,
                 f"The Host {host[:SHOWN_MAX]!r} is not served here. To allow it: "
                 f"server.run(..., allowed_hosts=[{host[:SHOWN_MAX]!r}]), or --allow-host on the command line",
             )
+
+    def tenant(self, host: str) -> str:
+        """The tenant that a Host names, or "" where it names none. Whether there is one of this name others say."""
+        if not self._tenant_domain:
+            return ""
+        name = _without_port(host.lower())
+        label = name.removesuffix(self._tenant_domain)
+        return label if label != name and _LABEL.fullmatch(label) else ""
 
     def check(self, host: str, origin: str | None) -> bytes:
         """Gives the headers that the answer to this Origin has. Raises Refused: 421 for the Host, 403 for the Origin."""
@@ -75,6 +88,11 @@ class Access:
             f"The Origin {origin[:SHOWN_MAX]!r} may not ask here. To allow it: "
             f"server.run(..., allowed_origins=[{origin[:SHOWN_MAX]!r}]), or --allow-origin on the command line",
         )
+
+
+def _without_port(host: str) -> str:
+    name, _, port = host.rpartition(":")
+    return name if port.isdigit() else host
 
 
 def text(value: bytes | None) -> str | None:

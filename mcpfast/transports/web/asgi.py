@@ -24,6 +24,7 @@ from mcpfast.transports.web.endpoint import Endpoint
 from mcpfast.transports.web.settings import HttpSettings
 
 if TYPE_CHECKING:
+    from mcpfast._caller import Caller
     from mcpfast.server.app import MCPServer
 
 Message = MutableMapping[str, Any]
@@ -174,9 +175,7 @@ class Serving:
     # ---------------------------------------------------------------- one request
 
     async def request(self, scope: Message, receive: Receive, send: Send) -> None:
-        relay = Relay(scope)
-        exchange = relay.exchange = RelayedExchange(self.endpoint.front, relay)
-        exchange.root = scope.get("root_path", "").rstrip("/")
+        relay, exchange = self._relayed(scope)
         self.endpoint.exchanges.add(exchange)
         task = asyncio.current_task()
         assert task is not None
@@ -199,6 +198,13 @@ class Serving:
             if watch is not None:
                 watch.cancel()
             exchange.lost()
+
+    def _relayed(self, scope: Message) -> tuple[Relay, RelayedExchange]:
+        relay = Relay(scope)
+        exchange = relay.exchange = RelayedExchange(self.endpoint.front, relay)
+        exchange.root = scope.get("root_path", "").rstrip("/")
+        exchange.secure = scope.get("scheme") in ("https", "wss")
+        return relay, exchange
 
     async def _body(self, receive: Receive, relay: Relay) -> bytes | None:
         """None where there is none: then it is answered, or the client gone."""
@@ -235,24 +241,24 @@ class Serving:
     # ---------------------------------------------------------------- one WebSocket
 
     async def websocket(self, scope: Message, receive: Receive, send: Send) -> None:
-        from mcpfast.transports.web.websocket import SUBPROTOCOL
+        from mcpfast.transports.web import websocket
 
         await receive()  # websocket.connect
-        relay = Relay(scope)
         head = Head.made(b"GET", _target(scope), scope["headers"], b"")
-        exchange = relay.exchange = RelayedExchange(self.endpoint.front, relay)
-        admitted = (
-            self._host_is_ours(scope, head, relay)
-            and self.endpoint.admit_origin(exchange, head)
-            and head.target.partition(b"?")[0].decode("latin-1") == self.endpoint.path
-            and (not scope.get("subprotocols") or SUBPROTOCOL in scope["subprotocols"])
-        )
-        if not admitted:
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        chosen = SUBPROTOCOL if scope.get("subprotocols") else None
+        relay, exchange = self._relayed(scope)
+        exchange.expect(head)
+        try:
+            if self._host_is_ours(scope, head, relay) and websocket.admit(self.endpoint, exchange, head):
+                self.endpoint.with_caller(exchange, head, relay.accept, websocket.TRANSPORT)
+            if not await relay.accepts():
+                await _refuse(scope, relay, send)
+                return
+            peer, caller = websocket.peer_of(self.endpoint, exchange), exchange.caller
+        finally:
+            exchange.lost()
+        chosen = websocket.SUBPROTOCOL if scope.get("subprotocols") else None
         await send({"type": "websocket.accept", "subprotocol": chosen})
-        await RelayedSocket(self, relay.peer_address).run(receive, send)
+        await RelayedSocket(self, peer, caller).run(receive, send)
 
 
 class Relay:
@@ -264,7 +270,7 @@ class Relay:
         self.exchange: RelayedExchange
         self.waiting_bytes = 0
         self.ended = False
-        self._aborted = False
+        self._aborted = self._accepted = False
         self._messages: deque[Message] = deque()
         self._more: asyncio.Future[None] | None = None
         self._head_only = scope.get("method") == "HEAD"
@@ -304,7 +310,22 @@ class Relay:
         self.piece(why)
         self.end()
 
+    def accept(self) -> None:
+        """Lets in the WebSocket that was asked for."""
+        self._accepted = True
+        self._wake()
+
     # ---------------------------------------------------------------- taken by the server above
+
+    async def accepts(self) -> bool:
+        """Waits until it is known whether a WebSocket is let in; what is said to one that is not, `answer` has."""
+        while not self._accepted and not self.ended:
+            await self._wait()
+        return self._accepted
+
+    def answer(self) -> list[Message]:
+        """What is said and was not taken."""
+        return list(self._messages)
 
     async def pump(self, send: Send) -> None:
         """Until the response is whole, or the client gone."""
@@ -316,8 +337,11 @@ class Relay:
             self.exchange.taken_all()
             if self.ended:
                 return
-            self._more = asyncio.get_running_loop().create_future()
-            await self._more
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._more = asyncio.get_running_loop().create_future()
+        await self._more
 
     def _put(self, message: Message) -> None:
         if not self._aborted:
@@ -336,13 +360,14 @@ class RelayedSocket(Connection):
 
     channel: FrameChannel
 
-    def __init__(self, serving: Serving, address: str | None) -> None:
+    def __init__(self, serving: Serving, peer: Peer, caller: Caller | None) -> None:
         self._serving = serving
         self._messages: deque[bytes] = deque()
         self._more = asyncio.Event()
         self._ended = self._paused = False
         self._code: int | None = 1001  # to close with; None: the client did
-        super().__init__(serving.host, Peer("websocket", address), serving.limits.eof_grace_s)
+        super().__init__(serving.host, peer, serving.limits.eof_grace_s)
+        self.channel.caller = caller
         serving.sockets.add(self)
 
     def _make_channel(self) -> FrameChannel:
@@ -401,6 +426,15 @@ class RelayedSocket(Connection):
         self._ended = True
         self._serving.sockets.discard(self)
         self._more.set()
+
+
+async def _refuse(scope: Message, relay: Relay, send: Send) -> None:
+    """A WebSocket that is not let in: with status and headers, where the server above can tell them; else it says 403."""
+    if "websocket.http.response" in (scope.get("extensions") or {}):
+        for message in relay.answer():
+            await send({**message, "type": f"websocket.{message['type']}"})
+    else:
+        await send({"type": "websocket.close", "code": 1008})
 
 
 async def _disconnected(receive: Receive, exchange: RelayedExchange, relay: Relay) -> None:

@@ -8,7 +8,9 @@ mirror_error  what the headers of 2026-07-28 must repeat (section 10)
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -39,13 +41,16 @@ from mcpfast.transports.web.sessions import (
 
 if TYPE_CHECKING:
     from mcpfast._exchange import Exchange, Head
-    from mcpfast._spine import Wire
+    from mcpfast._spine import Request, Wire
     from mcpfast.server.host import Host
+    from mcpfast.tenancy.resolvers import Evidence
     from mcpfast.transports.web.old import OldTransport
     from mcpfast.transports.web.settings import HttpSettings
 
 logger = logging.getLogger("mcpfast")
 GOOD_VALUES_MAX = 256  # header values that were found good and are known again; more are looked at each time
+OLD_PATHS = ("/sse", "/messages")  # of the transport of 2024-11-05
+WELL_KNOWN = "/.well-known/oauth-protected-resource"
 JSON, EVENTS = "application/json", "text/event-stream"
 
 
@@ -59,6 +64,8 @@ class Endpoint:
         self.path = path
         self.access = Access(settings, loopback=loopback)
         self.exchanges: set[Exchange] = set()
+        self.identifying: set[asyncio.Task[None]] = set()
+        self.public_url = settings.public_url
         self._events = MemoryEventStore(
             limits.replay_events_max,
             limits.replay_bytes_max,
@@ -73,6 +80,8 @@ class Endpoint:
             self._sessions = (
                 NoSessions(limits) if settings.session_mode == "off" else StatefulSessions(limits)
             )
+        if host.dispatcher.tenants is not None:
+            host.dispatcher.tenants.calls_beside.append(self.calls)
         self._old: OldTransport | None = None  # the transport of 2024-11-05, once somebody asks for it
         revisions = {version.encode() for version in MODERN_VERSIONS}
         versions = {version.encode() for version in BY_VERSION}
@@ -117,13 +126,57 @@ class Endpoint:
             self.front.origins[origin.encode("latin-1"), host.encode("latin-1")] = extra
         return True
 
+    # ---------------------------------------------------------------- whose request it is
+
+    @property
+    def has_tenants(self) -> bool:
+        return self.host.dispatcher.tenants is not None
+
+    def with_caller(
+        self, exchange: Exchange, head: Head, go_on: Callable[[], None], transport: str = "http"
+    ) -> None:
+        """Goes on when it is known whose request this is, where tenants are served; at once where not."""
+        if self.has_tenants:
+            self.identify(exchange, head, go_on, transport)
+        else:
+            go_on()
+
+    def identify(
+        self, exchange: Exchange, head: Head, go_on: Callable[[], None], transport: str = "http"
+    ) -> None:
+        """Finds out whose request it is, and goes on; who may not is answered. What was found is remembered with the head."""
+        from mcpfast.transports.web.identity import identify  # nobody without tenants needs it
+
+        identify(self, exchange, head, go_on, transport)
+
+    def evidence(self, exchange: Exchange, transport: str = "http") -> Evidence | None:
+        """What the request under way shows of who is asking; None where no tenants are served."""
+        if not self.has_tenants:
+            return None
+        from mcpfast.transports.web.identity import evidence_of
+
+        assert exchange.head is not None
+        return evidence_of(self, exchange, exchange.head, transport)
+
+    def refuses(self, exchange: Exchange, error: MCPError) -> None:
+        """The headers that go with the refusal of a request; in a batch the last one's."""
+        from mcpfast.transports.web.identity import headers_of
+
+        assert exchange.head is not None
+        exchange.extra = (exchange.head.extra or b"") + headers_of(self, exchange, error)
+
+    def calls(self) -> Iterator[Request]:
+        """Those in flight, also of exchanges without a session."""
+        for exchange in list(self.exchanges):
+            yield from exchange.requests()
+
     # ---------------------------------------------------------------- what is no plain message
 
     def other(self, exchange: Exchange, head: Head) -> None:
         """GET and DELETE of a session, OPTIONS, routes, and everything that is refused."""
         if not self.admit_origin(exchange, head):
             return
-        path, _, query = head.target.decode("latin-1").partition("?")
+        path, query = self.path_of(head)
         if path != self.path:
             self._elsewhere(exchange, head, path, query)
         elif head.doubled:
@@ -140,20 +193,39 @@ class Endpoint:
         elif head.method in (b"GET", b"DELETE") and not self._sessions.offered:
             exchange.respond(405, b"There are no sessions here, and POST only\n", extra=b"Allow: POST\r\n")
         elif head.method == b"GET":
-            self._open_stream(exchange, head)
+            self.with_caller(exchange, head, lambda: self._open_stream(exchange, head))
         elif head.method == b"DELETE":
-            self._delete(exchange, head)
+            self.with_caller(exchange, head, lambda: self._delete(exchange, head))
         else:
             exchange.respond(405, b"Not served here\n", extra=b"Allow: GET, POST, DELETE, OPTIONS\r\n")
 
+    def path_of(self, head: Head) -> tuple[str, str]:
+        """Path and query. /t/{tenant} before a path of the protocol says which tenant is meant, and is not part of it."""
+        path, _, query = head.target.decode("latin-1").partition("?")
+        if self.has_tenants and path.startswith("/t/"):
+            tenant, _, rest = path.removeprefix("/t/").partition("/")  # ids need no escapes
+            if tenant and f"/{rest}" in (self.path, *OLD_PATHS):
+                head.tenant = tenant
+                return f"/{rest}", query
+        return path, query
+
     def _elsewhere(self, exchange: Exchange, head: Head, path: str, query: str) -> None:
         """Another path than the endpoint's: a plain route, or the transport of 2024-11-05."""
-        server = self.host.server
+        server, tenants = self.host.server, self.host.dispatcher.tenants
+        if tenants is not None and tenants.callers.administration is not None:
+            from mcpfast.transports.web.admin import serve_admin
+
+            if serve_admin(self, exchange, head, path, query):
+                return
         if path in server.routes:
             from mcpfast.transports.web.routes import serve_route
 
             serve_route(self, exchange, head, server.routes[path], query)
-        elif path in ("/sse", "/messages"):
+        elif path.startswith(WELL_KNOWN) and self.has_tenants:
+            from mcpfast.transports.web.identity import serve_metadata
+
+            serve_metadata(self, exchange, head, path.removeprefix(WELL_KNOWN))
+        elif path in OLD_PATHS:
             if self._old is None:
                 from mcpfast.transports.web.old import OldTransport
 
@@ -238,7 +310,7 @@ class Endpoint:
         if not readable:
             return self._new_session(exchange)
         if opening and (head.session_id is None or not self._sessions.offered):
-            if self._sessions.full:
+            if self._sessions.full(exchange.caller):
                 self.host.dispatcher.log_refusal("refused a session: limits.http_sessions_max is reached")
                 exchange.respond(503, b"Too many sessions; try again later\n", extra=b"Retry-After: 10\r\n")
                 return None
@@ -261,7 +333,7 @@ class Endpoint:
         return session.wire
 
     def _new_session(self, exchange: Exchange) -> HttpSession:
-        return HttpSession(self.limits, Peer("http", exchange.peer_address()))
+        return HttpSession(self.limits, Peer("http", exchange.peer_address()), exchange.caller)
 
     def _known_session(self, exchange: Exchange, head: Head) -> HttpSession | None:
         if head.session_id is None and self._sessions.offered:
@@ -433,6 +505,8 @@ class Endpoint:
 
     def close(self) -> None:
         """At once."""
+        for task in self.identifying:
+            task.cancel()
         for exchange in list(self.exchanges):
             exchange.cancel_calls("the server is closing")
             exchange.abort()

@@ -31,7 +31,8 @@ class HttpListener:
 
         self.host = host
         self.limits = host.server.limits
-        self._tls = _tls_context(settings) if address.kind == "https" else None
+        tenants = host.dispatcher.tenants is not None
+        self._tls = _tls_context(settings, tenants) if address.kind == "https" else None
         self._file: tuple[int, int] | None = None
         if address.kind == "unix+http":
             self._socket = bind_unix(address)
@@ -68,6 +69,10 @@ class HttpListener:
     # ---------------------------------------------------------------- told by a connection
 
     def made(self, connection: HttpConnection) -> None:
+        if self.endpoint.has_tenants:
+            from mcpfast.transports.web.identity import shown_by
+
+            connection.shown = shown_by(connection)
         self._connections.add(connection)
         self.endpoint.exchanges.add(connection)
 
@@ -78,8 +83,15 @@ class HttpListener:
         """A GET that asks for a WebSocket; `rest` are bytes that came behind it."""
         from mcpfast.transports.web import websocket
 
-        if websocket.admit(self.endpoint, connection, head):
-            websocket.take_over(self, connection, head, rest)
+        if websocket.admit(self.endpoint, connection, head) and websocket.admit_handshake(connection, head):
+
+            def take_over() -> None:
+                connection.transport.resume_reading()
+                websocket.take_over(self, connection, head, rest)
+
+            self.endpoint.with_caller(connection, head, take_over, websocket.TRANSPORT)
+            if connection.busy and not connection.closed:  # frames wait until it is known whose they are
+                connection.transport.pause_reading()
 
     @property
     def busy(self) -> bool:
@@ -135,7 +147,7 @@ class HttpListener:
             self._sweep = None
 
 
-def _tls_context(settings: HttpSettings) -> ssl.SSLContext:
+def _tls_context(settings: HttpSettings, tenants: bool) -> ssl.SSLContext:
     """TLS 1.2 and 1.3 with Python's choice of ciphers. Raises AddressError for files that do not serve."""
     import ssl
 
@@ -150,4 +162,13 @@ def _tls_context(settings: HttpSettings) -> ssl.SSLContext:
             f"cannot use ssl_certfile {settings.ssl_certfile!r} with ssl_keyfile {settings.ssl_keyfile!r}: "
             f"{getattr(error, 'strerror', None) or error}"
         ) from None
+    if settings.ssl_ca_certs is not None:
+        try:
+            context.load_verify_locations(settings.ssl_ca_certs)
+        except (OSError, ssl.SSLError) as error:
+            raise AddressError(
+                f"cannot use ssl_ca_certs {settings.ssl_ca_certs!r}: {getattr(error, 'strerror', None) or error}"
+            ) from None
+        # With tenants who shows none may have a token; without, nothing else says who it is.
+        context.verify_mode = ssl.CERT_OPTIONAL if tenants else ssl.CERT_REQUIRED
     return context

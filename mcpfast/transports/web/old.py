@@ -16,6 +16,7 @@ from mcpfast._frames import FrameChannel
 from mcpfast.server.session import Peer
 from mcpfast.transports.stream import Connection
 from mcpfast.transports.web.access import accepts
+from mcpfast.transports.web.sessions import is_full
 
 if TYPE_CHECKING:
     from mcpfast._exchange import Exchange, Head
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 POST_PATH, STREAM_PATH = "/messages", "/sse"
 PARAMETER = "sessionId"
+TRANSPORT = "sse"
 
 
 class OldTransport:
@@ -35,9 +37,9 @@ class OldTransport:
     def serve(self, exchange: Exchange, head: Head, path: str, query: str) -> None:
         method = head.method
         if path == STREAM_PATH and method == b"GET":
-            self._open(exchange, head)
+            self.endpoint.with_caller(exchange, head, lambda: self._open(exchange, head), TRANSPORT)
         elif path == POST_PATH and method == b"POST":
-            self._post(exchange, head, query)
+            self.endpoint.with_caller(exchange, head, lambda: self._post(exchange, head, query), TRANSPORT)
         else:
             allowed = b"GET" if path == STREAM_PATH else b"POST"
             exchange.respond(405, allowed + b" only\n", extra=b"Allow: " + allowed + b"\r\n")
@@ -46,7 +48,8 @@ class OldTransport:
         if not accepts(head.header(b"accept") or b"*/*", "text/event-stream"):
             exchange.respond(406, b"Accept must name text/event-stream\n")
             return
-        if len(self.open) >= self.endpoint.limits.http_sessions_max:
+        sessions = [connection.session for connection in self.open.values()]
+        if is_full(sessions, exchange.caller, self.endpoint.limits.http_sessions_max):
             self.endpoint.host.dispatcher.log_refusal(
                 "refused a session: limits.http_sessions_max is reached"
             )
@@ -55,11 +58,14 @@ class OldTransport:
         exchange.start_stream()
         name = secrets.token_urlsafe(24)
         self.open[name] = OldConnection(self, exchange, name)
-        where = f"{exchange.root}{POST_PATH}?{PARAMETER}={name}"
+        tenant = f"/t/{head.tenant}" if head.tenant else ""
+        where = f"{exchange.root}{tenant}{POST_PATH}?{PARAMETER}={name}"
         exchange.put_raw(f"event: endpoint\ndata: {where}\n\n".encode())
 
     def _post(self, exchange: Exchange, head: Head, query: str) -> None:
         connection = self.open.get(parse_qs(query).get(PARAMETER, [""])[0])
+        if connection is not None and not connection.is_of(exchange):
+            connection = None  # somebody else's: for whoever asks it does not exist
         kind = (head.header(b"content-type") or b"").partition(b";")[0].strip().lower()
         if connection is None:
             exchange.respond(404, b"There is no such stream, or no longer: GET /sse opens one\n")
@@ -73,6 +79,7 @@ class OldTransport:
             except (msgspec.DecodeError, RecursionError):
                 exchange.respond(400, b"The body is no JSON\n")
                 return
+            connection.shown_by(exchange)
             exchange.respond(202, b"Accepted\n")
             connection.channel.message_in(head.body)
 
@@ -97,8 +104,19 @@ class OldConnection(Connection):
         self._exchange = exchange
         self._name = name
         host = transport.endpoint.host
-        super().__init__(host, Peer("sse", exchange.peer_address()), host.server.limits.eof_grace_s)
+        super().__init__(host, Peer(TRANSPORT, exchange.peer_address()), host.server.limits.eof_grace_s)
+        self.shown_by(exchange)
         exchange.tied = self
+
+    def is_of(self, exchange: Exchange) -> bool:
+        """Whether this stream was opened by whose exchange this is."""
+        ours, theirs = self.channel.caller, exchange.caller
+        return ours is None if theirs is None else theirs.is_same(ours)
+
+    def shown_by(self, exchange: Exchange) -> None:
+        """What comes is of this request's caller, whose credential may be a newer one than the stream's."""
+        self.channel.caller = exchange.caller
+        self.session.peer.evidence = self._transport.endpoint.evidence(exchange, TRANSPORT)
 
     def _make_channel(self) -> FrameChannel:
         return FrameChannel(self._host.engine, self, self._write)

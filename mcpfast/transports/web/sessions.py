@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -20,8 +20,9 @@ from mcpfast.server.events import MemoryEventStore
 from mcpfast.server.session import Peer, Session
 
 if TYPE_CHECKING:
+    from mcpfast._caller import Caller
     from mcpfast._exchange import Exchange, Head
-    from mcpfast._spine import Wire
+    from mcpfast._spine import Request, Wire
     from mcpfast.limits import Limits
     from mcpfast.server.sealed import Sealer
 
@@ -94,10 +95,11 @@ class Recording:
 class HttpSession(Session):
     """A legacy session, named by `Mcp-Session-Id`; its exchanges may come over any connections."""
 
-    __slots__ = ("exchanges", "id", "key", "own_recording", "recordings", "used_s", "wire")
+    __slots__ = ("_caller", "exchanges", "id", "key", "own_recording", "recordings", "used_s", "wire")
 
-    def __init__(self, limits: Limits, peer: Peer) -> None:
+    def __init__(self, limits: Limits, peer: Peer, caller: Caller | None = None) -> None:
         super().__init__(limits, peer)
+        self._caller = caller
         self.id: bytes | None = None
         self.exchanges: set[Exchange] = set()
         self.used_s = 0.0
@@ -106,6 +108,29 @@ class HttpSession(Session):
         self.wire: Wire | None = None  # of its revision
         self.own_recording: Recording | None = None  # of what belongs to no request
         self.channel: Any = Outlet()
+
+    @property
+    def caller(self) -> Caller | None:
+        """Who opened it, where tenants are served; for everybody else it does not exist."""
+        return self._caller
+
+    @caller.setter
+    def caller(self, caller: Caller | None) -> None:
+        self._caller = caller
+
+    @property
+    def listening(self) -> Exchange | None:
+        stream: Exchange | None = self.channel.stream
+        return stream
+
+    def calls(self) -> Iterator[Request]:
+        for exchange in self.exchanges:
+            yield from exchange.requests()
+
+    def cut_off(self) -> None:
+        super().cut_off()
+        if self.channel.stream is not None:
+            self.channel.stream.end_stream()
 
     @property
     def in_use(self) -> bool:
@@ -140,6 +165,11 @@ class HttpSession(Session):
         return None
 
 
+def binding_of(caller: Caller | None) -> bytes:
+    """What a sealed id is bound to."""
+    return b"" if caller is None else msgspec.json.encode(caller.key)
+
+
 class StatefulSessions:
     """The sessions of one endpoint, in this process."""
 
@@ -150,10 +180,9 @@ class StatefulSessions:
         self.limits = limits
         self.kept: dict[bytes, HttpSession] = {}
 
-    @property
-    def full(self) -> bool:
-        """No further session fits."""
-        return len(self.kept) >= self.limits.http_sessions_max
+    def full(self, caller: Caller | None) -> bool:
+        """No further session of this caller's fits."""
+        return is_full(self.kept.values(), caller, self.limits.http_sessions_max)
 
     def add(self, session: HttpSession) -> bytes:
         """Names a session that `initialize` opened, and keeps it."""
@@ -170,7 +199,7 @@ class StatefulSessions:
 
     def find(self, exchange: Exchange, head: Head, make: Callable[[], HttpSession]) -> HttpSession | None:
         """The session that a request names, or None. `make` gives a new one, where the id is all that is needed."""
-        return self.kept.get(head.session_id or b"")
+        return of_caller(self.kept.get(head.session_id or b""), exchange)
 
     def take_out(self, session: HttpSession, *, for_good: bool) -> bool:
         """Forgets a session; `for_good`: its client ended it, and it does not come back. False: it was not here."""
@@ -208,13 +237,15 @@ class SealedSessions(StatefulSessions):
         self._evict = evict
         self._ended: dict[bytes, float] = {}  # ids that a client ended, until they would have expired
 
-    @property
-    def full(self) -> bool:
-        if len(self.kept) >= self.limits.http_sessions_max:
-            oldest = next((session for session in self.kept.values() if not session.in_use), None)
+    def full(self, caller: Caller | None) -> bool:
+        if super().full(caller):
+            idle = [session for session in self.kept.values() if not session.in_use]
+            oldest = next((session for session in idle if is_of_tenant(session, caller)), None)
+            if oldest is None and len(self.kept) >= self.limits.http_sessions_max:
+                oldest = next(iter(idle), None)
             if oldest is not None:
                 self._evict(oldest)
-        return len(self.kept) >= self.limits.http_sessions_max
+        return super().full(caller)
 
     def _name(self, session: HttpSession) -> bytes:
         info = session.client_info and {
@@ -229,7 +260,10 @@ class SealedSessions(StatefulSessions):
             capabilities = {name: capabilities[name] for name in SERVED if name in capabilities}
             payload = msgspec.json.encode(SealedState(session.revision.version, capabilities, None))
         return self._sealer.seal(
-            payload, purpose=SEAL_PURPOSE, binding=b"", ttl_s=self.limits.sealed_session_s
+            payload,
+            purpose=SEAL_PURPOSE,
+            binding=binding_of(session.caller),
+            ttl_s=self.limits.sealed_session_s,
         ).encode()
 
     def find(self, exchange: Exchange, head: Head, make: Callable[[], HttpSession]) -> HttpSession | None:
@@ -237,20 +271,21 @@ class SealedSessions(StatefulSessions):
         kept = self.kept.pop(id_, None)
         if kept is not None:
             self.kept[id_] = kept  # the last in use stands last
-            return kept
+            return of_caller(kept, exchange)
         if id_ in self._ended:
             return None
         from mcpfast.server.sealed import SealError
 
         try:
-            payload = self._sealer.open(id_.decode("latin-1"), purpose=SEAL_PURPOSE, binding=b"")
+            binding = binding_of(exchange.caller)
+            payload = self._sealer.open(id_.decode("latin-1"), purpose=SEAL_PURPOSE, binding=binding)
         except SealError:
             return None
         state = msgspec.json.decode(payload, type=SealedState)
         session = make()
         session.state, session.revision = legacy.READY, BY_VERSION[state.revision]
         session.capabilities, session.client_info = state.capabilities, state.client_info
-        if not self.full:
+        if not self.full(exchange.caller):
             session.used_s = exchange.since_s
             self._keep(session, id_)
             self._opened(session)
@@ -276,13 +311,36 @@ class NoSessions(StatefulSessions):
 
     offered = False
     ids_are_all = False
-    full = False
+
+    def full(self, caller: Caller | None) -> bool:
+        return False
 
     def find(self, exchange: Exchange, head: Head, make: Callable[[], HttpSession]) -> HttpSession | None:
         session = make()
         named = head.protocol_version or UNNAMED_REVISION.encode()
         session.state, session.revision = legacy.READY, BY_VERSION[named.decode("latin-1")]
         return session
+
+
+def is_full(sessions: Collection[Session], caller: Caller | None, sessions_max: int) -> bool:
+    """Whether no further session of this caller's fits. Where tenants are served, each holds at most what it leaves free for the
+    others: one alone gets half of the room, and whoever comes new finds some."""
+    free = sessions_max - len(sessions)
+    if caller is None or len(sessions) < free:  # nobody's share can be used up
+        return free <= 0
+    return sum(is_of_tenant(session, caller) for session in sessions) >= free
+
+
+def is_of_tenant(session: Session, caller: Caller | None) -> bool:
+    """Whether a session is of this caller's tenant; where none are served, all are."""
+    return caller is None or (session.caller is not None and session.caller.tenant is caller.tenant)
+
+
+def of_caller(session: HttpSession | None, exchange: Exchange) -> HttpSession | None:
+    """The session, if it was opened by whose exchange this is."""
+    if session is None or exchange.caller is None or exchange.caller.is_same(session.caller):
+        return session
+    return None
 
 
 def event(id_: str, data: bytes) -> bytes:

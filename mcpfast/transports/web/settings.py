@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mcpfast.errors import AddressError
 
+TENANT = "{tenant}"
+TLS = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")
 SESSION_MODES = ("stateful", "sealed", "off")
 
 
@@ -24,6 +27,12 @@ class HttpSettings(NamedTuple):
     `allowed_origins`: origins of web pages that may ask although they come from elsewhere, as in "https://app.example.com"; their
     answers get the headers of CORS. "*" allows every page.
     `ssl_certfile`, `ssl_keyfile`: PEM files of an https:// address.
+    `ssl_ca_certs`: a PEM file of the authorities that sign certificates of clients. Every client needs one then; where tenants are
+    served, every client that has no other credential.
+    `tenant_host`: host names that say which tenant is meant, as in "{tenant}.mcp.example.com": one label, so ids with a dot have no
+    such name. They may be asked for whatever `allowed_hosts` says.
+    `public_url`: scheme and host under which clients reach a server behind a proxy, as in "https://mcp.example.com"; what tokens
+    are asked for names it. Without it the request's Host and whether it came over TLS here say so.
     """
 
     session_mode: str = "stateful"
@@ -31,6 +40,9 @@ class HttpSettings(NamedTuple):
     allowed_origins: Sequence[str] = ()
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
+    ssl_ca_certs: str | None = None
+    tenant_host: str | None = None
+    public_url: str | None = None
 
     @classmethod
     def taken_from(cls, options: dict[str, Any]) -> HttpSettings:
@@ -48,6 +60,13 @@ class HttpSettings(NamedTuple):
                 raise ValueError(
                     f"allowed_origins: {origin!r} is no origin; write it with its scheme, as in https://{origin}"
                 )
+        pattern, public = settings.tenant_host, settings.public_url
+        if pattern is not None and (pattern.count(TENANT) != 1 or not pattern.startswith(f"{TENANT}.")):
+            raise ValueError(
+                f'tenant_host begins with "{TENANT}.", as in "{TENANT}.mcp.example.com": {pattern!r}'
+            )
+        if public is not None and re.fullmatch(r"https?://[^/?#@\s]+", public) is None:
+            raise ValueError(f"public_url is a scheme and a host, as in https://mcp.example.com: {public!r}")
         return settings
 
     def check(self, kinds: Mapping[str, Any] | set[str]) -> None:
@@ -56,7 +75,8 @@ class HttpSettings(NamedTuple):
             raise AddressError(
                 "https:// needs a certificate: give ssl_certfile and ssl_keyfile (PEM), or serve http:// behind a proxy"
             )
-        if "https" not in kinds and (self.ssl_certfile or self.ssl_keyfile):
-            raise AddressError(
-                "ssl_certfile is given, and no address is https://: write https://HOST:PORT to use it"
-            )
+        for name in TLS:
+            if "https" not in kinds and getattr(self, name):
+                raise AddressError(
+                    f"{name} is given, and no address is https://: write https://HOST:PORT to use it"
+                )

@@ -7,8 +7,9 @@ handshake (5.5.1), reserved bits (5.2).
 from __future__ import annotations
 
 import logging
+import socket
 from base64 import b64decode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from picows import WSAutoPingStrategy, WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # its stubs lack it
@@ -18,12 +19,14 @@ from mcpfast.server.session import Peer
 from mcpfast.transports.stream import Connection
 
 if TYPE_CHECKING:
+    from mcpfast._caller import Caller
     from mcpfast._exchange import Exchange, Head
     from mcpfast._http import HttpConnection
     from mcpfast.transports.web.endpoint import Endpoint
     from mcpfast.transports.web.listener import HttpListener
 
 SUBPROTOCOL = "mcp"
+TRANSPORT = "websocket"
 COPIED_MAX = 512  # bytes of a message that is surely copied by `send`
 HEAD_BYTES = 14  # of the largest head of a frame, as picows wants it
 READ_BUFFER_BYTES = 2_048  # of a connection at rest; it grows with what comes
@@ -36,9 +39,21 @@ def admit(endpoint: Endpoint, exchange: Exchange, head: Head) -> bool:
     """Whether a WebSocket may be opened; else that is answered."""
     if not endpoint.admit_origin(exchange, head):
         return False
-    if head.target.partition(b"?")[0].decode("latin-1") != endpoint.path:
+    if endpoint.path_of(head)[0] != endpoint.path:
         exchange.respond(404, f"Nothing is served here; MCP is at {endpoint.path}\n".encode())
         return False
+    if head.doubled:
+        exchange.respond(400, b"A header that may stand once stands twice\n")
+        return False
+    offered = subprotocols(head)
+    if offered and SUBPROTOCOL not in offered:
+        exchange.respond(400, b"The subprotocol of MCP is mcp\n")
+        return False
+    return True
+
+
+def admit_handshake(exchange: Exchange, head: Head) -> bool:
+    """The same for what RFC 6455 says of an upgrade over HTTP/1.1."""
     if head.header(b"sec-websocket-version") != b"13":
         exchange.respond(
             426, b"The WebSocket spoken here is version 13\n", extra=b"Sec-WebSocket-Version: 13\r\n"
@@ -47,11 +62,12 @@ def admit(endpoint: Endpoint, exchange: Exchange, head: Head) -> bool:
     if not _is_key(head.header(b"sec-websocket-key")):
         exchange.respond(400, b"Sec-WebSocket-Key is 16 bytes in base64\n")
         return False
-    offered = subprotocols(head)
-    if offered and SUBPROTOCOL not in offered:
-        exchange.respond(400, b"The subprotocol of MCP is mcp\n")
-        return False
     return True
+
+
+def peer_of(endpoint: Endpoint, exchange: Exchange) -> Peer:
+    """Who opens the WebSocket that this exchange asks for."""
+    return Peer(TRANSPORT, exchange.peer_address(), evidence=endpoint.evidence(exchange, TRANSPORT))
 
 
 def _is_key(value: bytes | None) -> bool:
@@ -70,16 +86,17 @@ def subprotocols(head: Head) -> list[str]:
 def take_over(listener: HttpListener, connection: HttpConnection, head: Head, rest: bytes) -> None:
     """From now on the connection's bytes are frames."""
     limits = listener.limits
-    address = connection.peer_address()
+    peer = peer_of(listener.endpoint, connection)
+    caller = connection.caller
     transport = connection.detach()
     with_protocol = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if subprotocols(head) else None
 
     def accept(request: object) -> object:
         from picows import WSUpgradeResponse, WSUpgradeResponseWithListener
 
-        socket = WebSocket(listener, address)
+        frames = WebSocket(listener, peer, caller).frames
         response = WSUpgradeResponse.create_101_response(with_protocol)
-        return WSUpgradeResponseWithListener(response, socket.frames)
+        return WSUpgradeResponseWithListener(response, frames)
 
     protocol = WSProtocol(
         None,
@@ -99,7 +116,8 @@ def take_over(listener: HttpListener, connection: HttpConnection, head: Head, re
         READ_BUFFER_BYTES,
     )
     transport.set_protocol(protocol)
-    protocol.connection_made(transport)
+    over_unix = transport.get_extra_info("socket").family == socket.AF_UNIX
+    protocol.connection_made(_OverUnix(transport) if over_unix else transport)
     lines = [head.method + b" " + head.target + b" HTTP/1.1"]
     lines += [name + b": " + value for name, value in head.headers]
     _feed(protocol, b"\r\n".join(lines) + b"\r\n\r\n" + rest)
@@ -115,14 +133,43 @@ def _feed(protocol: WSProtocol, data: bytes) -> None:
         data = data[count:]
 
 
+class _OverUnix:
+    """A transport over a Unix socket as picows can have it: that sets options of TCP on every socket, and falls over a refusal."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        found = self._transport.get_extra_info(name, default)
+        return _WithoutOptions(found.fileno()) if name == "socket" else found
+
+
+class _WithoutOptions:
+    """The socket of such a transport."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def setsockopt(self, *_: Any) -> None: ...
+
+    def getsockopt(self, *_: Any) -> int:
+        return 0
+
+
 class WebSocket(Connection):
     """One client by WebSocket."""
 
-    __slots__ = ("_address", "_listener", "_parts", "_pinged", "_size", "_socket", "frames", "since_s")
+    __slots__ = ("_listener", "_parts", "_pinged", "_size", "_socket", "frames", "since_s")
 
     channel: FrameChannel
 
-    def __init__(self, listener: HttpListener, address: str | None) -> None:
+    def __init__(self, listener: HttpListener, peer: Peer, caller: Caller | None) -> None:
         self._listener = listener
         self._socket: WSTransport | None = None
         self._parts: list[bytes] | None = None  # of a message that comes in fragments
@@ -130,7 +177,8 @@ class WebSocket(Connection):
         self._pinged = False
         self.since_s = listener.host.loop.time()
         self.frames = _Frames(self)
-        super().__init__(listener.host, Peer("websocket", address), listener.limits.eof_grace_s)
+        super().__init__(listener.host, peer, listener.limits.eof_grace_s)
+        self.channel.caller = caller
         listener.sockets.add(self)
 
     def _make_channel(self) -> FrameChannel:
