@@ -176,6 +176,8 @@ def _made(
     merged: Mapping[str, Any], sources: Mapping[str, str], file: Path | None, *, has_tenants: bool
 ) -> Configuration:
     for name in sorted(merged.keys() - KINDS.keys()):
+        if name in OF_THE_REGISTRY:  # of the environment: in a file they are not looked at here
+            raise mistake(name, f"[{name}] stands in a file, or in what tenancy.registry names")
         raise mistake(name, f"there is no such section; {nearest(name, (*KINDS, *OF_THE_REGISTRY))}")
     _read_secrets(merged)
     sections: Any = decode(merged, Sections, strict=False)

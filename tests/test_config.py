@@ -170,6 +170,7 @@ MISTAKES = {
     "seconds": ("[tenancy]\ndrain_s = nan\n", {}, ":2: tenancy.drain_s: 0 or more seconds are wanted"),
     "syntax": ("[limits\n", {}, "(at line 1, column 8)"),
     "variable's section": ("", {"MCPFAST_LIMIT__IDLE_S": "1"}, "MCPFAST_LIMIT__IDLE_S: limit: there is no such section"),
+    "variable of the registry": ("", {"MCPFAST_TENANTS__ACME": "1"}, "MCPFAST_TENANTS__ACME: tenants: [tenants] stands in a file"),
     "variable's name": ("", {"MCPFAST_LIMITS__IDLES": "1"}, "MCPFAST_LIMITS__IDLES: limits.idles: there is no such name"),
     "variable's value": ("", {"MCPFAST_LIMITS__IDLE_S": "x"}, "MCPFAST_LIMITS__IDLE_S: limits.idle_s: Expected `float`"),
     "variable's list": ("", {"MCPFAST_SERVER__LISTEN": "[x"}, "MCPFAST_SERVER__LISTEN: server.listen: Expected `array`"),
