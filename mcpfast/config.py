@@ -200,7 +200,8 @@ def _made(
         has_tenants = False
     if has_tenants and registry:
         raise mistake(
-            "tenancy.registry", "the tenants stand in the file of settings already: either here or there"
+            "tenancy.registry",
+            "[plans], [tenants] and [keys] stand in the file of settings already: all of them here, or all there",
         )
     if has_tenants:
         registry = str(file)

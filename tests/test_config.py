@@ -149,7 +149,7 @@ def test_the_registry_is_named_from_the_file_or_stands_in_it(file: Path) -> None
     assert load(file, MCPFAST_TENANCY__REGISTRY="sqlite:////srv/t.db").registry == "sqlite:////srv/t.db"
     file.write_text("[tenants.acme]\n")
     assert load(file).registry == str(file)
-    with pytest.raises(ConfigurationError, match="the tenants stand in the file of settings already"):
+    with pytest.raises(ConfigurationError, match="stand in the file of settings already"):
         load(file, MCPFAST_TENANCY__REGISTRY="x.toml")
 
 

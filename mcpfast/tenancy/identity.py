@@ -23,7 +23,9 @@ def shared(scopes: frozenset[str]) -> frozenset[str]:
 class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """How much may be used; 0 everywhere means: no limit of ours. One for a tenant, a principal, or a tool."""
 
-    calls_per_s: float = 0.0  # refilled so fast
+    calls_per_s: float = (
+        0.0  # refilled so fast; every request is a call, those that open a session and ask for lists, too
+    )
     calls_burst: float = 0.0  # and so many at once; 0: one second's
     bytes_per_s: float = 0.0  # of requests and responses
     bytes_burst: float = 0.0
