@@ -29,7 +29,9 @@ class Limits(NamedTuple):
     )
     waiting_s: float = 30.0  # so long at most; then it is refused, too
     connections_max: int = 10_000  # open sockets of one process
-    http_sessions_max: int = 10_000  # legacy sessions of one HTTP address
+    http_sessions_max: int = (
+        10_000  # legacy sessions of one HTTP address; a tenant's: as many as it leaves free for others
+    )
     output_high_bytes: int = 1 << 20  # answers not yet taken by the client; above it reading pauses
     output_low_bytes: int = 1 << 16  # and below it reading goes on
     output_bytes_max: int = 256 << 20  # hard end: a client that takes nothing is disconnected

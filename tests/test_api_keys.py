@@ -16,8 +16,8 @@ from mcpfast.tenancy.challenge import ProtectedResource
 from mcpfast.tenancy.denied import Denied, InvalidToken, MalformedRequest
 from mcpfast.tenancy.identity import Claim, Principal
 from mcpfast.tenancy.key_records import KeyRecord
-from mcpfast.tenancy.resolvers import Evidence
-from tests.identities import START_S, Clock, bearer, headers, run
+from mcpfast.tenancy.resolvers import Chain, Evidence
+from tests.identities import START_S, Clock, Tenants, bearer, headers, run
 
 
 class Known:
@@ -92,6 +92,16 @@ def test_the_same_key_twice_is_one_and_two_keys_are_refused() -> None:
     keys = ApiKeys(Known(record), now=Clock())
     assert run(keys.resolve(headers(f"Bearer {one}", one))) is not None
     refused(keys, headers(f"Bearer {one}", other), "The request has two different API keys", MalformedRequest)
+
+
+def test_a_good_key_does_not_make_another_credential_good() -> None:
+    key, record = made()
+    chain = Chain([ApiKeys(Known(record), now=Clock())], Tenants())
+    for beside in (None, f"Bearer {key}", f"bearer  {key} "):
+        assert run(chain.resolve(headers(beside, x_api_key=key))).tenant_id == "acme"
+    for beside in ("Bearer garbage", "Basic YTpi", "Bearer a.b.c"):
+        with pytest.raises(InvalidToken, match="of this kind are not accepted"):
+            run(chain.resolve(headers(beside, x_api_key=key)))
 
 
 def test_an_expiry_to_the_second() -> None:

@@ -496,6 +496,15 @@ def test_revoking_a_tenants_tokens_is_at_once_and_for_good() -> None:
     run(story())
 
 
+@pytest.mark.parametrize("org", ["acme", "globex", "globetrotter", "initech", "no-such", None, 5])
+def test_who_can_sign_nothing_is_not_told_which_tenants_there_are(org: object) -> None:
+    house = House(issuer(required={"team": ("red",)}))
+    for name in ("acme", "globex"):
+        record = msgspec.structs.replace(house.tenants.records[name], token_generation=int(START_S))
+        house.tenants.records[name] = record
+    house.refused(forge({"alg": "ES256", "kid": "ec"}, claims(org=org), b"0" * 64), BAD_SIGNATURE)
+
+
 def test_a_persons_tokens_are_revoked_with_their_own_tenant() -> None:
     house = House(issuer(tenant_claim=None, tenants=None, persons=True))
     assert house.accepted(sign()).tenant == ""

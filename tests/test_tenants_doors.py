@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ from starlette.routing import Mount
 from mcpfast import Client
 from mcpfast.client.http import HttpServer
 from mcpfast.server.host import Host
+from mcpfast.tenancy.denied import InvalidToken
+from mcpfast.tenancy.identity import Claim, Principal
+from mcpfast.tenancy.resolvers import Evidence
 from tests.test_asgi import uvicorn_serving
 from tests.test_http import Answer, Browser, both_loops, connect, modern, request, rpc, serving
 from tests.test_http_doors import OldClient, sent
@@ -242,6 +246,93 @@ def test_who_listens_on_a_stream_of_2024_or_a_websocket_is_found_again() -> None
                 await asyncio.sleep(0.05)
                 server.notify_resource_updated("note://one")
                 assert (await socket.ask(rpc("ping", id=3)))["id"] == 3
+
+    run(scenario())
+
+
+def test_no_tenant_takes_the_others_room_for_streams_of_2024() -> None:
+    async def scenario() -> None:
+        tenanted = Tenanted(http_sessions_max=4)
+        async with serving(tenanted.server()) as (_, port), AsyncExitStack() as stack:
+            for credential, status in (
+                (tenanted.alice, 200),
+                (tenanted.bob, 200),
+                (tenanted.alice, 503),
+                (tenanted.eve, 200),
+            ):
+                browser = await stack.enter_async_context(await connect(port))
+                browser.write(
+                    request("GET", "/sse", Host="localhost", Accept="text/event-stream", **credential)
+                )
+                assert (await browser.head())[0] == status
+
+    run(scenario())
+
+
+class Withdrawn:
+    """Badges that can be taken away, at a desk that may be on fire."""
+
+    def __init__(self) -> None:
+        self.good = {"carol", "dave"}
+        self.burns = False
+
+    async def resolve(self, evidence: Evidence) -> Claim | None:
+        badge = evidence.header("x-badge")
+        if badge is None:
+            return None
+        if self.burns:
+            raise OSError("the desk is on fire")
+        if badge not in self.good:
+            raise InvalidToken("The badge is not known")
+        return Claim(Principal(badge, issuer="badge"), "acme")
+
+
+def test_who_may_listen_no_more_hears_nothing_although_a_resolver_has_failed_before() -> None:
+    async def scenario() -> None:
+        desk = Withdrawn()
+        server = Tenanted(resolvers=[desk]).server()
+        async with (
+            serving(server) as (listener, port),
+            await connect(port) as one,
+            await connect(port) as two,
+        ):
+            sockets = [await upgraded(one, X_Badge="carol"), await upgraded(two, X_Badge="dave")]
+
+            async def heard() -> list[int]:
+                """How much each is told of a change of the resource and of one of the list."""
+                server.notify_resource_updated("note://one")
+                server.notify_list_changed("tools")
+                await asyncio.sleep(0.05)
+                counts = []
+                for socket in sockets:
+                    socket.browser.write(frame(rpc("ping", id="last")))
+                    counts.append(0)
+                    while (await socket.message()).get("id") != "last":
+                        counts[-1] += 1
+                return counts
+
+            async def subscribed() -> None:
+                for socket in sockets:
+                    answer = await socket.ask(rpc("resources/subscribe", {"uri": "note://one"}, 2))
+                    assert answer["result"] == {}
+
+            async def changed(name: str) -> None:
+                await change(listener.host, name=name)
+                await asyncio.sleep(0.05)
+
+            for socket in sockets:
+                await opened(socket)
+            await subscribed()
+            assert await heard() == [2, 2]
+            desk.burns = True
+            await changed("one")
+            assert await heard() == [0, 0]
+            desk.burns = False
+            await subscribed()
+            assert await heard() == [2, 2]
+            desk.good = {"dave"}
+            await changed("two")
+            assert await heard() == [0, 2]
 
     run(scenario())
 

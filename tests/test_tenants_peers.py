@@ -19,9 +19,10 @@ from mcpfast.errors import AddressError
 from mcpfast.server.host import Host
 from mcpfast.tenancy.identity import Claim, Principal
 from mcpfast.tenancy.local import MutualTls, PeerUsers
+from mcpfast.tenancy.resolvers import Evidence
 from mcpfast.transports.addresses import parse
 from mcpfast.transports.sockets import Listener
-from tests.test_http import Browser, Tools, both_loops, rpc, serving
+from tests.test_http import Browser, Tools, both_loops, modern, post, rpc, serving
 from tests.test_tenants_doors import asked
 from tests.test_websocket import HELLO, upgraded
 from tests.web_tenants import Tenanted, call, change, session, text_of, who
@@ -197,6 +198,52 @@ def test_the_user_behind_a_unix_socket_says_who_it_is(loop: str, tmp_path: Path)
                 await change(listener.host, state="active")
                 socket = await upgraded(browser)
                 assert text_of(await socket.ask(asked())) == "acme/ops"
+
+    run(scenario(), loop)
+
+
+class Slow:
+    """A resolver that takes its time to say who alice is, once `gate` stands there."""
+
+    def __init__(self) -> None:
+        self.gate: asyncio.Event | None = None
+        self.asked = asyncio.Event()
+
+    async def resolve(self, evidence: Evidence) -> Claim | None:
+        tenant, _, name = (evidence.header("x-who") or "").partition("/")
+        if name == "alice" and self.gate is not None:
+            self.asked.set()
+            await self.gate.wait()
+        return Claim(Principal(name, issuer="slow"), tenant)
+
+
+@both_loops
+def test_a_connection_of_several_is_never_of_who_listened_on_it_before(loop: str, tmp_path: Path) -> None:
+    """As a proxy has them: a stream has ended, and its caller is still being asked about when the next one sends something."""
+    where = f"{tmp_path}/http.sock"
+
+    async def scenario() -> None:
+        slow = Slow()
+        tenanted = Tenanted(resolvers=[slow])
+        async with serving(tenanted.server(), f"unix+http://{where}") as (listener, _):
+            async with Browser(*await asyncio.open_unix_connection(where)) as proxy:
+                asked, named = modern("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
+                proxy.write(post(asked, X_Who="acme/alice", **named))
+                await proxy.head()
+                assert b"acknowledged" in await proxy.chunk()
+                slow.gate = asyncio.Event()
+                await change(listener.host, "globex", name="other")
+                await slow.asked.wait()
+                (exchange,) = listener.endpoint.exchanges
+                exchange.own.end_listens()
+                while await proxy.chunk():
+                    pass
+                for _ in range(3):
+                    assert await who(proxy, X_Who="globex/eve") == "globex/eve"
+                slow.gate.set()
+                await asyncio.sleep(0.05)
+                for _ in range(3):
+                    assert await who(proxy, X_Who="globex/eve") == "globex/eve"
 
     run(scenario(), loop)
 

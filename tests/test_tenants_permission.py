@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -184,6 +185,25 @@ def test_what_depends_on_who_asks_is_private_whatever_the_hint(method: str, revi
 
     run(main(tenancy(*RECORDS), "acme/bob", "private"))
     run(main(None, "acme/bob", "public"))
+
+
+def test_what_revokes_tokens_ends_cursors_too() -> None:
+    """Whoever gets an id that somebody else had before has another `token_generation`, and nothing of his."""
+
+    async def main() -> None:
+        server: MCPServer[Any] = MCPServer(
+            "paged", version="1", limits=Limits(page_items=1), tenancy=tenancy(TenantRecord("acme"))
+        )
+        for number in range(3):
+            server.add_tool(lambda: "x", f"tool{number}", description="one of three")
+        async with serving(server) as served:
+            wire = await served.wire("acme/bob")
+            cursor = {"cursor": (await wire.request("tools/list"))["nextCursor"]}
+            assert names(await wire.request("tools/list", cursor)) == ["tool1"]
+            await served.change(token_generation=7)
+            assert (await wire.error("tools/list", cursor))["code"] == -32602
+
+    run(main())
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "dG9vbHM6OTk=", "cHJvbXB0czox", "dG9vbHM6MQ"])
@@ -634,5 +654,26 @@ def test_what_is_refused_reaches_no_handler_and_counts_as_a_call() -> None:
             told = [(await wire.error("tools/call", {"name": "hidden"}))["code"] for _ in range(3)]
             assert told == [-32602, -32602, 4291], "who guesses uses up what is his"
             await until(lambda: served.meter().in_flight == 0)
+
+    run(main())
+
+
+def test_prepared_pages_of_many_views_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    scopes = [f"s{number}" for number in range(6)]
+
+    async def main() -> None:
+        monkeypatch.setattr("mcpfast.server.catalog.PAGES_BYTES_MAX", 4_000)
+        server: MCPServer[Any] = MCPServer(
+            "many", version="1", tenancy=tenancy(TenantRecord("acme", scopes=frozenset(scopes)))
+        )
+        for scope in scopes:
+            server.add_tool(lambda: "", name=scope, description="x" * 500, scopes={scope})
+        async with serving(server) as served:
+            for _ in range(2):
+                for held in combinations(scopes, 3):
+                    wire = await served.wire(f"acme/bob/{','.join(held)}")
+                    assert names(await wire.request("tools/list")) == list(held)
+                    pages = server.catalog.tools._pages.values()
+                    assert sum(len(page.members) for page in pages) <= 4_000
 
     run(main())

@@ -21,6 +21,9 @@ from mcpfast.protocol.revisions import Revision
 # What a handler's parameters and results look like is known to `signature`; here it is only carried.
 Describe = Callable[[], dict[str, Any]]
 PAGES_MAX = 4_096  # prepared pages of one shelf: of each view, revision and place
+PAGES_BYTES_MAX = (
+    64 << 20
+)  # of all these; whoever has many scopes can ask for a token, and so for a view, of any of them
 
 
 class Offer:
@@ -89,6 +92,7 @@ class Shelf(Generic[T]):
         self.version = 0  # grows with every change
         self._last = 0
         self._pages: dict[tuple[object, int, int, int], _Page] = {}
+        self._pages_bytes = 0
         self._lock = threading.Lock()
 
     def add(self, offer: Offer, *, replace: bool = False) -> None:
@@ -115,7 +119,7 @@ class Shelf(Generic[T]):
 
     def _touch(self) -> None:
         self.version += 1
-        self._pages.clear()
+        self._let_go()
 
     def get(self, key: str) -> T | None:
         """The registered object, or None."""
@@ -141,12 +145,22 @@ class Shelf(Generic[T]):
         prepared = self._pages.get(key)
         if prepared is None:
             with self._lock:
-                if len(self._pages) >= PAGES_MAX:
-                    self._pages.clear()
-                prepared = self._pages[key] = self._make_page(revision, after, page_items, view)
+                prepared = self._keep(key, self._make_page(revision, after, page_items, view))
         if view is None or prepared.place is None:
             return prepared.members
         return b'%b,"nextCursor":"%b"' % (prepared.members, view.seal(prepared.place).encode())
+
+    def _keep(self, key: tuple[object, int, int, int], page: _Page) -> _Page:
+        size = len(page.members)
+        if len(self._pages) >= PAGES_MAX or self._pages_bytes + size > PAGES_BYTES_MAX:
+            self._let_go()
+        self._pages[key] = page
+        self._pages_bytes += size
+        return page
+
+    def _let_go(self) -> None:
+        self._pages.clear()
+        self._pages_bytes = 0
 
     def _make_page(self, revision: Revision, after: int, page_items: int, view: ListView | None) -> _Page:
         rest = [

@@ -137,8 +137,10 @@ class Host:
         self._told.discard(kind)
         tenants = self.dispatcher.tenants
         for session in list(self.sessions):
-            if tenants is None or tenants.listeners.hears(session):
+            if tenants is None:
                 session.list_changed(kind)
+            else:
+                tenants.listeners.tell_changed(session, kind)
 
     def tell_updated(self, uri: str, tenant: str | None) -> None:
         """A resource changed; of `tenant` alone, where one is named."""
@@ -147,10 +149,10 @@ class Host:
     def _tell_updated(self, uri: str, tenant: str | None) -> None:
         tenants = self.dispatcher.tenants
         for session in list(self.sessions):
-            if session.subscribes(uri) and (
-                tenants is None or tenants.listeners.hears_of(session, uri, tenant)
-            ):
+            if tenants is None:
                 session.resource_updated(uri)
+            elif session.subscribes(uri):
+                tenants.listeners.tell_updated(session, uri, tenant)
 
     def _soon(self, tell: Callable[..., None], what: str, *more: object) -> None:
         try:

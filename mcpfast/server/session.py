@@ -47,6 +47,7 @@ class Session:
         "capabilities",
         "channel",
         "client_info",
+        "cut",
         "limits",
         "listens",
         "log_level",
@@ -67,6 +68,7 @@ class Session:
         self.log_level: str | None = None
         self.subscriptions: set[str] | None = None
         self.listens: dict[bytes, Listen] | None = None
+        self.cut: Caller | None = None  # may not listen any more, until it is known anew who asks
         self._questions: dict[str, asyncio.Future[Any]] | None = None
         self._last_question = 0
 
@@ -180,7 +182,7 @@ class Session:
 
     def cut_off(self) -> None:
         """Its caller may not listen any more."""
-        self.subscriptions = None
+        self.cut, self.subscriptions = self.caller, None
         self.end_listens()
 
     def end_listens(self) -> None:

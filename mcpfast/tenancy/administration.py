@@ -158,7 +158,9 @@ class Administrator:
         path = below("tenants", check_tenant_id(id)) if isinstance(id, str) else "tenants"
         if "revision" in settings:
             raise mistake(f"{path}.revision", "it is not set; it rises by itself")
-        return await self._put("add", decode(dict(settings), TenantRecord, path), None)
+        # What was given to another one of this id is not for this one.
+        fresh = {"token_generation": int(self._all.now()), **settings}
+        return await self._put("add", decode(fresh, TenantRecord, path), None)
 
     async def _change(self, id: str, settings: Mapping[str, Any], action: str) -> TenantRecord:
         before, path = self._known(id), below("tenants", id)

@@ -20,12 +20,11 @@ from typing import Final, NamedTuple, Protocol
 from mcpfast.tenancy.denied import InvalidToken, MalformedRequest
 from mcpfast.tenancy.identity import Claim, Principal
 from mcpfast.tenancy.key_records import KeyRecord
-from mcpfast.tenancy.resolvers import Evidence, bearer_token
+from mcpfast.tenancy.resolvers import API_KEY, Evidence, bearer_token
 
 PREFIX: Final = "mcpf_"
 SECRET_BYTES: Final = 32
 VARIABLE: Final = "MCPFAST_API_KEY"  # of the environment, for stdio
-ISSUER: Final = "api-key"
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _FORM: Final = re.compile(r"mcpf_([0-9A-Za-z]{12})_[0-9A-Za-z]{43}([0-9A-Za-z]{6})")
 _NOBODYS: Final = "0" * 64  # compared with where there is no such key, so that it takes the same time
@@ -107,7 +106,7 @@ class ApiKeys:
             raise InvalidToken("The API key has been revoked")
         if record.expires_s and self._now() >= record.expires_s:
             raise InvalidToken("The API key has expired")
-        principal = Principal(record.principal, record.scopes, record.roles, record.expires_s, ISSUER)
+        principal = Principal(record.principal, record.scopes, record.roles, record.expires_s, API_KEY)
         return Claim(principal, record.tenant)
 
 

@@ -82,9 +82,8 @@ class InvalidForNow(InvalidToken):
 
 
 class Accepted(NamedTuple):
-    """What a token says, where its signature holds."""
+    """When and for what a token is good, where its signature holds."""
 
-    claim: Claim
     tenants: frozenset[str] | None  # those whose resource the audience is; None: all of them
     issued_s: float  # 0: it does not say
     expires_s: float  # with the leeway
@@ -117,9 +116,15 @@ def _may_meet(one: Issuer, other: Issuer) -> bool:
 
 
 def accept(issuer: Issuer, claims: dict[str, Any], now: float) -> Accepted:
-    """What the claims say. Raises InvalidToken: expired, not yet valid, for another audience, or not as the issuer must say it."""
+    """What anybody may be told of claims whose signature was not looked at. Raises InvalidToken: expired, not yet valid, or for
+    another audience."""
     expires_s, issued_s = _check_times(claims, now, issuer.leeway_s)
-    tenants = _audience(issuer, claims)
+    return Accepted(_audience(issuer, claims), issued_s, expires_s)
+
+
+def claim_of(issuer: Issuer, claims: dict[str, Any], expires_s: float) -> Claim:
+    """Who it is, of claims whose signature holds: what is refused here tells of tenants. Raises InvalidToken for what is not as the
+    issuer must say it."""
     for name, values in issuer.required.items():
         if not _strings(claims.get(name)) & {*values}:
             raise InvalidToken(f"The token lacks the claim {name} as it is required here")
@@ -130,7 +135,7 @@ def accept(issuer: Issuer, claims: dict[str, Any], now: float) -> Accepted:
         expires_s=expires_s,
         issuer=issuer.issuer,
     )
-    return Accepted(Claim(principal, _tenant(issuer, claims)), tenants, issued_s, expires_s)
+    return Claim(principal, _tenant(issuer, claims))
 
 
 def _check_times(claims: dict[str, Any], now: float, leeway_s: float) -> tuple[float, float]:

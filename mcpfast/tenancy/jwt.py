@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from mcpfast.errors import RegistrationError
 from mcpfast.tenancy.denied import InvalidToken, Unavailable
 from mcpfast.tenancy.identity import Claim
-from mcpfast.tenancy.issuers import InvalidForNow, Issuer, accept, check_apart
+from mcpfast.tenancy.issuers import InvalidForNow, Issuer, accept, check_apart, claim_of
 from mcpfast.tenancy.jwks import KeySet
 from mcpfast.tenancy.resolvers import Evidence, Memberships, bearer_token, check_token_chars
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CACHED_S: Final = 60.0
 REFUSED_S: Final = 5.0  # a token that was found bad is refused unread
-ENTRIES_MAX: Final = 10_000
+ENTRIES_MAX: Final = 65_536  # about a kilobyte each; one too few, and clients in turns find none
 REFUSED_ENTRIES_MAX: Final = 4_096
 WAITING_MAX: Final = 256  # verifications; above it 503
 NO_SIGNATURE = "The token's signature is not valid"
@@ -149,8 +149,6 @@ class JwtBearer:
             raise InvalidToken("The token's issuer is not accepted here")
         issuer, keys = found
         accepted = accept(issuer, unverified.claims, self._now())
-        home = accepted.claim.tenant or accepted.claim.principal.id
-        generation = self._check_revoked(home, accepted.issued_s)
         key = await keys.find(unverified.key_id)
         if key is None or unverified.algorithm not in key.algorithms:
             raise InvalidForNow("The token is not signed with a key of its issuer")
@@ -163,8 +161,12 @@ class JwtBearer:
                     return known
                 if not verify(unverified, key):
                     raise InvalidToken(NO_SIGNATURE)
+        # Only now: who can sign nothing is not told which tenants there are.
+        claim = claim_of(issuer, unverified.claims, accepted.expires_s)
+        home = claim.tenant or claim.principal.id
+        generation = self._check_revoked(home, accepted.issued_s)
         until_s = min(accepted.expires_s, self._now() + CACHED_S)
-        known = _Known(accepted.claim, home, accepted.tenants, until_s, keys, key_generation, generation)
+        known = _Known(claim, home, accepted.tenants, until_s, keys, key_generation, generation)
         _remember(self._known, digest, known, self._entries_max)
         return known
 

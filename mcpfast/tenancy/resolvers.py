@@ -30,6 +30,7 @@ QUERY_SECRETS: Final = frozenset(
 )
 # Resolvers whose evidence comes with the connection or the process, and not with the request.
 AMBIENT: Final = frozenset({"environment", "mtls", "peer"})
+API_KEY: Final = "api-key"  # the issuer of those who have one of our keys
 _NO_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -141,7 +142,7 @@ class Chain:
                 claim = found
             elif (claim.principal.id, claim.tenant) != (found.principal.id, found.tenant):
                 raise InvalidToken("The request has two credentials of different principals or tenants")
-        if claim is None or claim.principal.issuer in AMBIENT:
+        if _is_beside_authorization(claim, evidence):
             _check_nothing_unread(evidence)
         if claim is None:
             raise Unauthenticated("This needs credentials")
@@ -195,8 +196,16 @@ def _as_member(principal: Principal, member: Member) -> Principal:
     return msgspec.structs.replace(principal, scopes=principal.scopes & member.scopes, roles=member.roles)
 
 
+def _is_beside_authorization(claim: Claim | None, evidence: Evidence) -> bool:
+    """Whether a claim is none that an Authorization made."""
+    if claim is None or claim.principal.issuer in AMBIENT:
+        return True
+    key = evidence.header("x-api-key") if claim.principal.issuer == API_KEY else None
+    return key is not None and key != bearer_token(evidence)
+
+
 def _check_nothing_unread(evidence: Evidence) -> None:
-    """An Authorization that nobody could read is a bad one, and not made good by how the client is connected."""
+    """An Authorization that nobody could read is a bad one, and not made good by another header, or how the client is connected."""
     if evidence.header("authorization") is not None:
         check_token_chars(bearer_token(evidence) or "")
         raise InvalidToken("Credentials of this kind are not accepted here")

@@ -310,7 +310,7 @@ class Endpoint:
         if not readable:
             return self._new_session(exchange)
         if opening and (head.session_id is None or not self._sessions.offered):
-            if self._sessions.full:
+            if self._sessions.full(exchange.caller):
                 self.host.dispatcher.log_refusal("refused a session: limits.http_sessions_max is reached")
                 exchange.respond(503, b"Too many sessions; try again later\n", extra=b"Retry-After: 10\r\n")
                 return None

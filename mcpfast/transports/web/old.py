@@ -16,6 +16,7 @@ from mcpfast._frames import FrameChannel
 from mcpfast.server.session import Peer
 from mcpfast.transports.stream import Connection
 from mcpfast.transports.web.access import accepts
+from mcpfast.transports.web.sessions import is_full
 
 if TYPE_CHECKING:
     from mcpfast._exchange import Exchange, Head
@@ -47,7 +48,8 @@ class OldTransport:
         if not accepts(head.header(b"accept") or b"*/*", "text/event-stream"):
             exchange.respond(406, b"Accept must name text/event-stream\n")
             return
-        if len(self.open) >= self.endpoint.limits.http_sessions_max:
+        sessions = [connection.session for connection in self.open.values()]
+        if is_full(sessions, exchange.caller, self.endpoint.limits.http_sessions_max):
             self.endpoint.host.dispatcher.log_refusal(
                 "refused a session: limits.http_sessions_max is reached"
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -180,10 +180,9 @@ class StatefulSessions:
         self.limits = limits
         self.kept: dict[bytes, HttpSession] = {}
 
-    @property
-    def full(self) -> bool:
-        """No further session fits."""
-        return len(self.kept) >= self.limits.http_sessions_max
+    def full(self, caller: Caller | None) -> bool:
+        """No further session of this caller's fits."""
+        return is_full(self.kept.values(), caller, self.limits.http_sessions_max)
 
     def add(self, session: HttpSession) -> bytes:
         """Names a session that `initialize` opened, and keeps it."""
@@ -238,13 +237,15 @@ class SealedSessions(StatefulSessions):
         self._evict = evict
         self._ended: dict[bytes, float] = {}  # ids that a client ended, until they would have expired
 
-    @property
-    def full(self) -> bool:
-        if len(self.kept) >= self.limits.http_sessions_max:
-            oldest = next((session for session in self.kept.values() if not session.in_use), None)
+    def full(self, caller: Caller | None) -> bool:
+        if super().full(caller):
+            idle = [session for session in self.kept.values() if not session.in_use]
+            oldest = next((session for session in idle if is_of_tenant(session, caller)), None)
+            if oldest is None and len(self.kept) >= self.limits.http_sessions_max:
+                oldest = next(iter(idle), None)
             if oldest is not None:
                 self._evict(oldest)
-        return len(self.kept) >= self.limits.http_sessions_max
+        return super().full(caller)
 
     def _name(self, session: HttpSession) -> bytes:
         info = session.client_info and {
@@ -284,7 +285,7 @@ class SealedSessions(StatefulSessions):
         session = make()
         session.state, session.revision = legacy.READY, BY_VERSION[state.revision]
         session.capabilities, session.client_info = state.capabilities, state.client_info
-        if not self.full:
+        if not self.full(exchange.caller):
             session.used_s = exchange.since_s
             self._keep(session, id_)
             self._opened(session)
@@ -310,13 +311,29 @@ class NoSessions(StatefulSessions):
 
     offered = False
     ids_are_all = False
-    full = False
+
+    def full(self, caller: Caller | None) -> bool:
+        return False
 
     def find(self, exchange: Exchange, head: Head, make: Callable[[], HttpSession]) -> HttpSession | None:
         session = make()
         named = head.protocol_version or UNNAMED_REVISION.encode()
         session.state, session.revision = legacy.READY, BY_VERSION[named.decode("latin-1")]
         return session
+
+
+def is_full(sessions: Collection[Session], caller: Caller | None, sessions_max: int) -> bool:
+    """Whether no further session of this caller's fits. Where tenants are served, each holds at most what it leaves free for the
+    others: one alone gets half of the room, and whoever comes new finds some."""
+    free = sessions_max - len(sessions)
+    if caller is None or len(sessions) < free:  # nobody's share can be used up
+        return free <= 0
+    return sum(is_of_tenant(session, caller) for session in sessions) >= free
+
+
+def is_of_tenant(session: Session, caller: Caller | None) -> bool:
+    """Whether a session is of this caller's tenant; where none are served, all are."""
+    return caller is None or (session.caller is not None and session.caller.tenant is caller.tenant)
 
 
 def of_caller(session: HttpSession | None, exchange: Exchange) -> HttpSession | None:
