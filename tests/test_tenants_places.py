@@ -300,7 +300,7 @@ def meters(served: Served) -> list[Any]:
     acme = served.registry.tenant("acme")
     assert acme is not None
     found = acme.meter
-    return [found.tenant, *(found._principals or {}).values(), *(found._tools or {}).values()]
+    return [found.tenant, *found._principal_meters().values(), *(found._tools or {}).values()]
 
 
 def at_rest(served: Served, gate: bool) -> bool:
