@@ -62,6 +62,12 @@ principal = "ci"
 """.replace("DIGEST", DIGEST)
 
 
+@pytest.fixture(autouse=True)
+def written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests write a file and look at once; one of them is about that."""
+    monkeypatch.setattr(registry_toml, "SETTLED_S", 0.0)
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     made = tmp_path / "tenants.toml"
@@ -532,6 +538,32 @@ def test_a_bad_reload_changes_nothing(file: Path, caplog: pytest.LogCaptureFixtu
         file.write_text(SMALL + "\n[tenants.new]\n")
         await held.look()
         assert held.problem == "" and held.find("new") is not None
+
+    run(main())
+
+
+def test_a_file_is_believed_when_nobody_writes_it_any_more(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editor empties a file before it writes: who is served must not be gone for that long."""
+    monkeypatch.setattr(registry_toml, "SETTLED_S", 0.2)
+
+    async def main() -> None:
+        held = await loaded(TomlStore(file))
+        file.write_text("")
+        await held.look()
+        assert held.find("acme") is not None
+        file.write_text(f"{SMALL}\n[tenants.new]\n")
+        await held.look()
+        assert held.find("new") is None
+        await asyncio.sleep(0.3)
+        await held.look()
+        assert held.find("new") is not None
+        other = file.with_suffix(".other")
+        other.write_text(SMALL)
+        other.replace(file)  # whole at once
+        await held.look()
+        assert held.find("new") is None
 
     run(main())
 
