@@ -15,6 +15,7 @@ import benches.figures_http  # noqa: F401  (adds its figures to FIGURES)
 from benches.budgets import budgets
 from benches.counting import PYTHON_VERSION, have_valgrind, instructions_a_call
 from benches.figures import ECHO, FIGURES, SERVERS, Setting, Skipped
+from benches.figures_tenants import WITH
 from benches.load import HTTP_LEGACY, LEGACY, MODERN, RunFailed, Shape
 
 RECORD = Path(__file__).resolve().with_name("instructions.toml")
@@ -29,6 +30,7 @@ CASES: dict[str, tuple[Shape, list[str], str]] = {
     "context": (Shape(64, tool="echo_context", lockstep=True), KINDS, "stdio"),
     "waiting": (Shape(64, tool="echo_waiting", lockstep=True), KINDS, "stdio"),
     "inline": (Shape(64, tool="echo_inline", lockstep=True), KINDS, "stdio"),
+    "tenants64_legacy": (Shape(64, era=LEGACY, lockstep=True), WITH, "stdio"),
     "http_modern": (Shape(era=MODERN, lockstep=True), ECHO, "http"),
     "http_legacy": (Shape(era=HTTP_LEGACY, lockstep=True), ECHO, "http"),
     "ws64_legacy": (Shape(64, era=LEGACY, lockstep=True), ECHO, "ws"),
@@ -42,8 +44,8 @@ Instructions repeat to the digit where times swing threefold, so this is what CI
 more than 3 % above the record fails. A rise that is meant, and a fall worth keeping, are recorded with --update
 and land in the same commit as their cause. Cases: a call in a batch of 64 of either era; one at a time; four tools
 in turns, so that nothing learnt from one call helps the next; a tool with a Context; a call that is suspended
-once; a plain function on the loop (benches/servers/kinds.py); a call over HTTP and over WebSocket. Where a rise
-comes from: profiling/callgrind.md.
+once; a plain function on the loop (benches/servers/kinds.py); a call of a tenant, with scopes and quotas; a call
+over HTTP and over WebSocket. Where a rise comes from: profiling/callgrind.md.
 
 Instructions do not see the kernel, nor a wait. So the rates of the same calls are compared with the ceiling, nginx or
 a bare server in turns, and the best run of ours with the best of the reference: a neighbour can slow a run down, but

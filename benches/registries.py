@@ -22,6 +22,7 @@ EVERYTHING = (
     "response_bytes_max = 16_777_216, daily_units_max = 1e12 }"
 )
 TOKEN_S = 24 * 3600
+ONE_TENANT = Path(__file__).with_name("servers") / "one_tenant.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,6 @@ def plan(
 
 def tenant(id: str, *, of_plan: str = "bench", name: str = "") -> str:
     return f'[tenants.{id}]\nplan = "{of_plan}"\nname = "{name or id}"\n\n'
-
-
-def one_tenant() -> str:
-    """The one whose calls are compared with those of a server without tenants."""
-    return plan() + tenant(TENANT)
 
 
 @cache

@@ -41,6 +41,7 @@ _HOME = {
     "FunctionResource": "mcpfast.server.resources",
     "HttpRequest": "mcpfast.server.routes",
     "HttpResponse": "mcpfast.server.routes",
+    "Tenancy": "mcpfast.tenancy.service",
 }
 
 _ELSEWHERE = ("FastMCP", "FastMCPServer", "Server")  # what others call it
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from mcpfast.server.resources import BinaryResource, FileResource, FunctionResource, TextResource
     from mcpfast.server.routes import HttpRequest, HttpResponse
     from mcpfast.server.sealed import KeyRing
+    from mcpfast.tenancy.service import Tenancy
 
 __all__ = [
     "AcceptedElicitation",
@@ -97,6 +99,7 @@ __all__ = [
     "Message",
     "RegistrationError",
     "ResourceNotFound",
+    "Tenancy",
     "TextResource",
     "ToolError",
     "ToolResult",

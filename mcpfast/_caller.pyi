@@ -15,7 +15,7 @@ class Caller:
     tenant: Any
     principal: Any
     view: Any
-    key: tuple[str, str]
+    key: tuple[str, str, int]
     generation: int
     expires_s: float
     def __init__(
@@ -23,7 +23,7 @@ class Caller:
         tenant: Any,
         principal: Any,
         view: Any,
-        key: tuple[str, str],
+        key: tuple[str, str, int],
         generation: int,
         expires_s: float,
     ) -> None: ...

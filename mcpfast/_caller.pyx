@@ -21,7 +21,8 @@ cdef class Pass:
 cdef class Caller:
     """A principal within a tenant.
 
-    `key` is (tenant id, principal id): what sessions, cursors and sealed states are bound to. `expires_s`, of the clock
+    `key` is (tenant id, principal id, the tenant's token_generation): what sessions, cursors and sealed states are bound to, so
+    that what revokes its tokens ends these, too. `expires_s`, of the clock
     `time.monotonic`, is when the credential is over, and `generation` the engine's at which all of this was found.
     """
 

@@ -29,10 +29,12 @@ def add_credentials(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="'NAME: VALUE'",
-        help="with every request to a URL; may be given several times",
+        help="with every request to a URL, or to a FILE.py that serves tenants; may be given several times",
     )
     parser.add_argument(
-        "--bearer-env", metavar="NAME", help="send the token in this environment variable to a URL"
+        "--bearer-env",
+        metavar="NAME",
+        help="send the API key or token in this environment variable, to the same",
     )
 
 

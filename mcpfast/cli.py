@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OBJECT_NAMES = ("mcp", "server", "app")
+UNAUTHENTICATED = 4010  # as servers with tenants say it (`tenancy.denied`)
 REQUEST_S = 30.0  # the deadline of a request, where nobody says another
 OUR_FILES = os.path.dirname(__file__)
 
@@ -114,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mcpfast: {error}", file=sys.stderr)
         return 1
     except MCPError as error:
-        print(f"mcpfast: {error.message} (JSON-RPC error {error.code})", file=sys.stderr)
+        hint = _who_is_asking(options) if error.code == UNAUTHENTICATED else ""
+        print(f"mcpfast: {error.message} (JSON-RPC error {error.code}){hint}", file=sys.stderr)
         return 1
     except McpFastError as error:  # settings, tenants or keys that cannot be used
         print(f"mcpfast: {error}", file=sys.stderr)
@@ -124,6 +126,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _who_is_asking(options: argparse.Namespace) -> str:
+    """How to say it, for who said nothing."""
+    if getattr(options, "bearer_env", None) or getattr(options, "header", None) or options.behind:
+        return ""
+    return "; --bearer-env NAME sends the API key or token in that environment variable"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -340,7 +349,7 @@ def client(options: Any, terminal: Terminal | None = None) -> Any:
     timeout_s = options.timeout
     if timeout_s is None and not (terminal is not None and terminal.asks):
         timeout_s = REQUEST_S
-    settings: dict[str, Any] = {"timeout_s": timeout_s, "mode": options.protocol}
+    settings: dict[str, Any] = {"timeout_s": timeout_s, "mode": options.protocol, **credentials(options)}
     if terminal is not None:
         settings |= terminal.callbacks()
     target = options.behind or options.target
@@ -353,7 +362,7 @@ def client(options: Any, terminal: Terminal | None = None) -> Any:
         if colon and scheme in ("tcp", "unix"):
             parse(target)  # it names the right spelling
         elif scheme in ("http", "https", "ws", "wss"):
-            settings |= credentials(options)
+            pass
         elif rest.startswith("//"):
             raise Refusal(
                 f"{target!r}: {scheme}:// is not spoken here; write http://HOST:PORT/mcp, tcp://HOST:PORT or unix:///PATH"
@@ -369,7 +378,7 @@ def client(options: Any, terminal: Terminal | None = None) -> Any:
 
 
 def credentials(options: Any) -> dict[str, Any]:
-    """What goes with the requests to a URL."""
+    """What goes with the requests to a URL, or says to a server of this process whose they are."""
     headers, bearer = headers_of(options), bearer_of(options.bearer_env)
     settings: dict[str, Any] = {"headers": headers} if headers else {}
     return settings if bearer is None else {**settings, "authorization": bearer}

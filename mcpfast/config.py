@@ -8,7 +8,7 @@ In the environment a setting is ``MCPFAST_SECTION__NAME``, with two underscores 
 
     MCPFAST_LIMITS__FRAME_BYTES_MAX=1048576
     MCPFAST_SERVER__LISTEN=stdio,http://127.0.0.1:8000       a list: commas between, or JSON
-    MCPFAST_TENANCY__ISSUERS__LOGIN__SECRET=...              what has no place in a file
+    MCPFAST_TENANCY__ISSUERS__LOGIN__SECRET=...              what has no place in a file: the text itself, or base64:...
     MCPFAST_STATE_KEYS=...                                   the same as MCPFAST_SERVER__STATE_KEYS
     MCPFAST_TENANT=acme                                      the same as MCPFAST_TENANCY__TENANT
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_origin, get_type_hints
@@ -32,6 +33,7 @@ from mcpfast.tenancy.decoding import (
     fields_of,
     line_of,
     mistake,
+    nearest,
     read_toml,
 )
 from mcpfast.tenancy.issuers import Issuer
@@ -52,6 +54,7 @@ FILES = (
 DEFAULT = "default"
 CODE = "code"
 MASK = "********"
+BASE64 = "base64:"  # before a secret that is not text
 
 
 class ServerSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -172,6 +175,11 @@ def load(
 def _made(
     merged: Mapping[str, Any], sources: Mapping[str, str], file: Path | None, *, has_tenants: bool
 ) -> Configuration:
+    for name in sorted(merged.keys() - KINDS.keys()):
+        if name in OF_THE_REGISTRY:  # of the environment: in a file they are not looked at here
+            raise mistake(name, f"[{name}] stands in a file, or in what tenancy.registry names")
+        raise mistake(name, f"there is no such section; {nearest(name, (*KINDS, *OF_THE_REGISTRY))}")
+    _read_secrets(merged)
     sections: Any = decode(merged, Sections, strict=False)
     limits = Limits(**msgspec.structs.asdict(sections.limits))
     for name, value in limits._asdict().items():
@@ -194,11 +202,32 @@ def _made(
         has_tenants = False
     if has_tenants and registry:
         raise mistake(
-            "tenancy.registry", "the tenants stand in the file of settings already: either here or there"
+            "tenancy.registry",
+            "[plans], [tenants] and [keys] stand in the file of settings already: all of them here, or all there",
         )
     if has_tenants:
         registry = str(file)
     return Configuration(sections.server, limits, http, sections.tenancy, registry, sources, file)
+
+
+def _read_secrets(merged: Mapping[str, Any]) -> None:
+    """Secrets of issuers: the text as it stands, which is how issuers give them, or bytes as "base64:...".
+
+    Raises ConfigurationError, which does not repeat it.
+    """
+    tenancy = merged.get("tenancy")
+    issuers = tenancy.get("issuers") if isinstance(tenancy, dict) else None
+    for name, issuer in issuers.items() if isinstance(issuers, dict) else ():
+        secret = issuer.get("secret") if isinstance(issuer, dict) else None
+        if not isinstance(secret, str):
+            continue
+        encoded = secret.removeprefix(BASE64)
+        try:
+            issuer["secret"] = secret.encode() if encoded == secret else b64decode(encoded, validate=True)
+        except ValueError:
+            raise mistake(
+                f"{below('tenancy.issuers', name)}.secret", f"after {BASE64} base64 is wanted"
+            ) from None
 
 
 # ---------------------------------------------------------------------------------------------------- layers

@@ -7,9 +7,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from mcpfast.config import DEFAULT, MASK, OTHER_NAMES, Configuration, TenancySection, load
+from mcpfast.errors import RegistrationError
 from mcpfast.limits import Limits
 from mcpfast.tenancy.audit import audit_log_of
 from mcpfast.tenancy.decoding import ConfigurationError, mistake
+from mcpfast.tenancy.issuers import check_apart
 from mcpfast.tenancy.service import Tenancy
 
 if TYPE_CHECKING:
@@ -76,6 +78,10 @@ def tenancy_of(held: Configuration, of_code: Tenancy | None) -> Tenancy | None:
         return None
     made = Tenancy(held.registry) if of_code is None else copy.copy(of_code)
     made.issuers = tuple(said.issuers.values())
+    try:
+        check_apart(made.issuers)
+    except RegistrationError as error:
+        raise mistake("tenancy.issuers", str(error)) from None
     made.tenant, made.scopes, made.scopes_asked = said.tenant, said.scopes, said.scopes_asked
     made.look_s, made.drain_s, made.admin = said.look_s, said.drain_s, said.admin
     made.audit = said.audit or (audit_log_of(held.registry) if of_code is None else "")

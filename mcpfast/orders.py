@@ -16,6 +16,7 @@ from mcpfast.transports.addresses import FORMS, WEB, Address, parse
 
 if TYPE_CHECKING:
     from mcpfast.server.app import MCPServer
+    from mcpfast.server.catalog import Catalog
     from mcpfast.server.tenants import Tenants
     from mcpfast.transports.web.settings import HttpSettings
 
@@ -144,4 +145,16 @@ def check_tenant_of_stdio(tenants: Tenants, named: str) -> None:
     if not (named or os.environ.get(VARIABLE) or callers.tenancy.resolvers):
         log.warning(
             "nobody is let in over stdio: name a tenant (--tenant, %s), or set %s", TENANT_VARIABLE, VARIABLE
+        )
+
+
+def warn_of_no_tenants(catalog: Catalog) -> None:
+    """A server that was meant for tenants serves everybody where their settings were forgotten; that is told."""
+    shelves = (catalog.tools, catalog.prompts, catalog.resources, catalog.templates)
+    meant = sum(one.use.requirement is not None for shelf in shelves for one in shelf)
+    if meant:
+        log.warning(
+            "there are no tenants, and %d of what is offered asks for scopes or kinds of them: now everybody may use it. "
+            "Tenants come from --config, MCPFAST_CONFIG or MCPServer(tenancy=...)",
+            meant,
         )

@@ -16,7 +16,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mcpfast.errors import AddressError
-from mcpfast.orders import STDIO, Orders, as_configured, check_tenant_of_stdio, configure, ordered
+from mcpfast.orders import (
+    STDIO,
+    Orders,
+    as_configured,
+    check_tenant_of_stdio,
+    configure,
+    ordered,
+    warn_of_no_tenants,
+)
 from mcpfast.server.host import Host
 from mcpfast.transports.addresses import WEB, Address
 
@@ -67,7 +75,7 @@ def _run(
     alone = orders.addresses == [STDIO]
     by_hand = alone and os.isatty(0)
     if ready is None and (by_hand or not alone):
-        ready = partial(_tell, server.name)
+        ready = partial(_tell, server)
     ended_by = None
     runner = _new_loop(loop)
     asyncio.set_event_loop(runner)
@@ -90,9 +98,9 @@ def _run(
         raise SystemExit(128 + ended_by)
 
 
-def _tell(name: str, addresses: list[Address]) -> None:
-    """To whoever started the server: where it listens, which port was given, what a client over HTTP is configured with; over
-    stdio alone, to a person, what it waits for.
+def _tell(server: MCPServer[Any], addresses: list[Address]) -> None:
+    """To whoever started the server: where it listens, which port was given, what a client over HTTP is configured with, and
+    whether it needs a key; over stdio alone, to a person, what it waits for.
 
     On stderr, since stdout may be the stream.
     """
@@ -103,20 +111,24 @@ def _tell(name: str, addresses: list[Address]) -> None:
     lines = [f"mcpfast: {line}\n" for line in lines]
     over_http = [address for address in addresses if address.kind in ("http", "https")]
     if over_http:
-        lines.append(_client_configuration(name, over_http[0]))
+        lines.append(_client_configuration(server, over_http[0]))
     with contextlib.suppress(OSError, AttributeError):  # without a stderr that is read it serves, too
         sys.stderr.write("".join(lines))
         sys.stderr.flush()
 
 
-def _client_configuration(name: str, address: Address) -> str:
-    """The JSON that clients take; an address that means all of them is asked for by a name."""
+def _client_configuration(server: MCPServer[Any], address: Address) -> str:
+    """The JSON that clients take; an address that means all of them is asked for by a name, a key stands in a variable."""
     import json
 
     host = address.host if address.host not in ("0.0.0.0", "::") else socket.gethostname()
-    entry = {"type": "http", "url": str(address._replace(host=host))}
-    pasted = json.dumps({"mcpServers": {name: entry}}, indent=2, ensure_ascii=False)
-    return f"mcpfast: for a client's configuration:\n{pasted}\n"
+    entry: dict[str, Any] = {"type": "http", "url": str(address._replace(host=host))}
+    told = "for a client's configuration"
+    if server.tenancy is not None:
+        entry["headers"] = {"Authorization": "Bearer ${MCPFAST_API_KEY}"}
+        told += ", with a tenant's API key or a token"
+    pasted = json.dumps({"mcpServers": {server.name: entry}}, indent=2, ensure_ascii=False)
+    return f"mcpfast: {told}:\n{pasted}\n"
 
 
 def _command() -> str:
@@ -175,6 +187,8 @@ async def _serve(
                 with _signals(serving) if signals else contextlib.nullcontext():
                     if ready is not None:
                         ready(serving.addresses)
+                    if server.tenancy is None:
+                        warn_of_no_tenants(server.catalog)
                     await serving.ended
                 return serving.ended_by
             finally:

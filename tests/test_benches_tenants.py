@@ -21,7 +21,7 @@ from benches import figures_tenants, registries
 from benches.figures import FIGURES, Measured, Setting
 from benches.figures_tenants import (
     RELOADING,
-    SERVER,
+    WITH,
     at_rest,
     check_guarded,
     check_neighbours,
@@ -41,7 +41,7 @@ SHORT = Setting(rounds=1, seconds=0.1)
 
 @pytest.fixture(scope="module")
 def on() -> Iterator[str]:
-    with registries.kept(registries.one_tenant()) as file, http(file, 20) as (address, _):
+    with http(str(registries.ONE_TENANT), 20) as (address, _):
         yield address
 
 
@@ -72,11 +72,10 @@ def test_a_server_without_tenants_is_not_measured_as_one_that_has_them(off: str)
 
 
 def test_over_stdio_the_tenant_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
-    with registries.kept(registries.one_tenant()) as file:
-        assert drive(Shape(window=8), [*SERVER, file, "0"], calls=200).errors == 0
-        monkeypatch.setenv("MCPFAST_TENANT", "nobody")
-        with pytest.raises(RunFailed):
-            drive(Shape(window=8), [*SERVER, file, "0"], calls=200)
+    assert drive(Shape(window=8), WITH, calls=200).errors == 0
+    monkeypatch.setenv("MCPFAST_TENANT", "nobody")
+    with pytest.raises(RunFailed):
+        drive(Shape(window=8), WITH, calls=200)
 
 
 def test_both_list_the_same_and_only_one_hides_something(on: str, off: str) -> None:

@@ -98,6 +98,11 @@ WRONG = {
     "nobody at the socket's URL": (["call", "ws://127.0.0.1:1", "x"], "Cannot connect to ws://127.0.0.1:1"),
     "half a header": (["inspect", "http://x/", "--header", "X"], "write it as 'Name: value'"),
     "no token": (["inspect", "http://x/", "--bearer-env", "NO_TOKEN_HERE"], "variable is not set"),
+    "a token where nobody asks": (
+        ["inspect", ECHO, "--header", "X-API-Key: k"],
+        "this server has no tenants",
+    ),
+    "a token on a socket": (["inspect", "tcp://127.0.0.1:1", "--header", "X: k"], "go with a URL"),
     "no certificate": (["run", ECHO, "--listen", "https://:0"], "https:// needs a certificate"),
     "nobody there": (["inspect", "tcp://127.0.0.1:1"], "Cannot connect to 127.0.0.1 port 1"),
     "no socket": (["call", "unix:///nowhere/x.sock", "echo"], "/nowhere/x.sock"),
@@ -512,3 +517,31 @@ def test_run_starts_about_as_quickly_as_the_file_itself() -> None:
         if ratio < 1.3:
             return
     pytest.fail(f"mcpfast run FILE takes {ratio:.2f} of what python FILE takes, {attempts} times")
+
+
+def test_who_is_asking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mcpfast.tenancy import new_key
+
+    made = new_key("acme", "amy", now_s=0)
+    file = tmp_path / "tenants_in_code.py"
+    file.write_text(f"""
+from mcpfast import Context, MCPServer, Tenancy
+from mcpfast.tenancy import KeyRecord, MemoryStore, TenantRecord
+
+key = KeyRecord(id={made.record.id!r}, sha256={made.record.sha256!r}, tenant="acme", principal="amy")
+server = MCPServer("x", tenancy=Tenancy(MemoryStore([TenantRecord("acme")], keys=[key])))
+
+@server.tool
+async def who(ctx: Context) -> str:
+    return ctx.principal.id
+""")
+    monkeypatch.setenv("KEY", made.key)
+    assert said(capsys, "call", str(file), "who", "--bearer-env", "KEY") == (0, "amy\n", "")
+    assert said(capsys, "call", str(file), "who", "--header", f"X-API-Key: {made.key}") == (0, "amy\n", "")
+    code, out, err = said(capsys, "call", str(file), "who")
+    assert (code, out) == (1, "") and "--bearer-env NAME sends the API key or token" in err
+    monkeypatch.setenv("KEY", "mcpf_no")
+    code, out, err = said(capsys, "call", str(file), "who", "--bearer-env", "KEY")
+    assert (code, out) == (1, "") and "The API key is not valid" in err and "--bearer-env" not in err

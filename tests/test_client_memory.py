@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from mcpfast import Client, Context, MCPServer
-from mcpfast.errors import ConnectionClosed
+from mcpfast import Client, Context, MCPError, MCPServer, Tenancy
+from mcpfast.errors import AddressError, ConnectionClosed
+from mcpfast.tenancy import Claim, Evidence, MemoryStore, Principal, TenantRecord, new_key
 
 
 class Form(msgspec.Struct):
@@ -133,5 +134,52 @@ def test_leaving_with_a_call_in_flight(run: Callable[[Any], None]) -> None:
             await asyncio.sleep(0.02)
         with pytest.raises(ConnectionClosed, match="The client was closed"):
             await waiting
+
+    run(test())
+
+
+def test_whose_a_client_is(run: Callable[[Any], None], caplog: pytest.LogCaptureFixture) -> None:
+    """Of several tenants in one test: what a client shows counts, and not how the process was started."""
+
+    class Badge:
+        async def resolve(self, evidence: Evidence) -> Claim | None:
+            badge = evidence.header("x-badge")
+            return None if badge is None else Claim(Principal(badge, issuer="badge"), tenant="globex")
+
+    made = new_key("acme", "amy", now_s=0)
+    store = MemoryStore([TenantRecord("acme"), TenantRecord("globex")], keys=[made.record])
+    server: MCPServer[Any] = MCPServer("shared", tenancy=Tenancy(store, resolvers=[Badge()]))
+
+    @server.tool
+    async def who(ctx: Context[Any]) -> str:
+        return f"{ctx.principal.id} of {ctx.tenant.id}"
+
+    @server.tool
+    async def fails() -> str:
+        raise RuntimeError
+
+    async def later() -> str:
+        return f"Bearer {made.key}"
+
+    async def test() -> None:
+        for authorization in (f"Bearer {made.key}", lambda: f"Bearer {made.key}", later):
+            async with Client(server, authorization=authorization) as client:
+                assert (await client.call_tool("who")).text == "amy of acme"
+        async with Client(server, headers={"X-Badge": "gus"}) as client:
+            assert (await client.call_tool("who")).text == "gus of globex"
+            assert (await client.call_tool("fails")).is_error
+        assert [one.getMessage().partition(" in ")[2] for one in caplog.records] == [
+            "fails, called by 'gus' of globex"
+        ]
+        assert server.tenancy is not None
+        server.tenancy.tenant = "acme"
+        async with Client(server) as client:
+            assert (await client.call_tool("who")).text == "acme of acme"
+        with pytest.raises(MCPError, match="not valid"):  # what it shows is bad, and nothing makes up for it
+            async with Client(server, authorization="Bearer mcpf_no") as client:
+                await client.call_tool("who")
+        with pytest.raises(AddressError, match="has no tenants"):
+            async with Client(make_server(), headers={}):
+                pass
 
     run(test())

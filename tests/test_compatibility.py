@@ -680,3 +680,12 @@ def test_every_name_of_the_front_door_can_be_imported() -> None:
     assert {name for name in mcpfast.__all__ if getattr(mcpfast, name, None) is None} == set()
     assert set(mcpfast.__all__) == set(mcpfast._HOME) | {"types"}
     assert mcpfast.types.TextContent is TextContent
+
+
+def test_so_can_those_of_tenancy() -> None:
+    from mcpfast import tenancy
+
+    assert {name for name in tenancy.__all__ if getattr(tenancy, name, None) is None} == set()
+    assert set(tenancy.__all__) == set(tenancy._HOME) <= set(dir(tenancy))
+    with pytest.raises(AttributeError, match="has no attribute 'Tenants'"):
+        tenancy.Tenants  # noqa: B018

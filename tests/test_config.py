@@ -126,9 +126,20 @@ def test_tables_and_texts_in_the_environment() -> None:
 
 def test_issuers_and_their_secrets(file: Path) -> None:
     file.write_text(FILE + ISSUER)
-    held = load(file, MCPFAST_TENANCY__ISSUERS__LOGIN__SECRET=SECRET)
-    issuer = held.tenancy.issuers["login"]
-    assert issuer.tenant == "acme" and issuer.secret == b"secret-secret-secret-secret-secret"
+    for said, meant in (
+        (SECRET, SECRET.encode()),
+        (f"base64:{SECRET}", b"secret-secret-secret-secret-secret"),
+    ):
+        held = load(file, MCPFAST_TENANCY__ISSUERS__LOGIN__SECRET=said)
+        issuer = held.tenancy.issuers["login"]
+        assert issuer.tenant == "acme" and issuer.secret == meant  # a text that looks like base64 is a text
+    for said, words in (
+        ("base64:c2V", "after base64: base64 is wanted"),
+        ("c2VjcmV0", "at least 32 bytes, not 8"),
+    ):
+        with pytest.raises(ConfigurationError, match=words) as told:
+            load(file, MCPFAST_TENANCY__ISSUERS__LOGIN__SECRET=said)
+        assert "tenancy.issuers.login" in str(told.value) and "c2V" not in str(told.value)
 
 
 def test_the_registry_is_named_from_the_file_or_stands_in_it(file: Path) -> None:
@@ -138,14 +149,15 @@ def test_the_registry_is_named_from_the_file_or_stands_in_it(file: Path) -> None
     assert load(file, MCPFAST_TENANCY__REGISTRY="sqlite:////srv/t.db").registry == "sqlite:////srv/t.db"
     file.write_text("[tenants.acme]\n")
     assert load(file).registry == str(file)
-    with pytest.raises(ConfigurationError, match="the tenants stand in the file of settings already"):
+    with pytest.raises(ConfigurationError, match="stand in the file of settings already"):
         load(file, MCPFAST_TENANCY__REGISTRY="x.toml")
 
 
 # ---------------------------------------------------------------------------------------------- mistakes
 
 MISTAKES = {
-    "section": ("[limit]\nidle_s = 1\n", {}, ":2: limit: there is no such name; did you mean 'limits'?"),
+    "section": ("[limit]\nidle_s = 1\n", {}, ":2: limit: there is no such section; did you mean 'limits'?"),
+    "section of the registry": ("[tenents.acme]\nplan = 1\n", {}, ":2: tenents: there is no such section; did you mean 'tenants'?"),
     "name": ("\n[limits]\nframe_byte_max = 1\n", {}, "limits.frame_byte_max: there is no such name; did you mean 'frame"),
     "type": ("[limits]\nidle_s = []\n", {}, ":2: limits.idle_s: Expected `float`, got `array`"),
     "negative": ("[limits]\nidle_s = -1\n", {}, ":2: limits.idle_s: -1.0 is less than 0"),
@@ -157,7 +169,8 @@ MISTAKES = {
     "issuer's name": ("[tenancy.issuers.a]\nissuers = 'x'\n", {}, ":2: tenancy.issuers.a.issuers: there is no such name; did"),
     "seconds": ("[tenancy]\ndrain_s = nan\n", {}, ":2: tenancy.drain_s: 0 or more seconds are wanted"),
     "syntax": ("[limits\n", {}, "(at line 1, column 8)"),
-    "variable's section": ("", {"MCPFAST_LIMIT__IDLE_S": "1"}, "MCPFAST_LIMIT__IDLE_S: limit: there is no such name"),
+    "variable's section": ("", {"MCPFAST_LIMIT__IDLE_S": "1"}, "MCPFAST_LIMIT__IDLE_S: limit: there is no such section"),
+    "variable of the registry": ("", {"MCPFAST_TENANTS__ACME": "1"}, "MCPFAST_TENANTS__ACME: tenants: [tenants] stands in a file"),
     "variable's name": ("", {"MCPFAST_LIMITS__IDLES": "1"}, "MCPFAST_LIMITS__IDLES: limits.idles: there is no such name"),
     "variable's value": ("", {"MCPFAST_LIMITS__IDLE_S": "x"}, "MCPFAST_LIMITS__IDLE_S: limits.idle_s: Expected `float`"),
     "variable's list": ("", {"MCPFAST_SERVER__LISTEN": "[x"}, "MCPFAST_SERVER__LISTEN: server.listen: Expected `array`"),
@@ -223,7 +236,7 @@ def test_no_secret_is_shown(file: Path, capsys: Any, monkeypatch: pytest.MonkeyP
         code, out, err = said(capsys, "config", "show", "--config", str(file), *more)
         assert code == 0 and out.count("********") == 3
         assert not any(secret in out + err for secret in ("dGhl", SECRET, "secret-secret", "pass%40word"))
-    monkeypatch.setenv("MCPFAST_TENANCY__ISSUERS__LOGIN__SECRET", "{" + SECRET)
+    monkeypatch.setenv("MCPFAST_TENANCY__ISSUERS__LOGIN__SECRET", "base64:{" + SECRET)
     code, out, err = said(capsys, "config", "show", "--config", str(file))
     assert code == 1 and SECRET not in out + err
 

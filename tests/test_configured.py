@@ -648,14 +648,16 @@ def test_a_file_can_say_all_of_a_tenancy_but_code() -> None:
 
 def test_the_file_adds_to_tenants_of_the_code(settings: Any) -> None:
     """Whatever the code leaves at its default; the store and the resolvers are the code's."""
-    mine = Issuer(issuer="https://mine", audiences=("x",), tenant="acme")
+    mine = Issuer(issuer="https://mine", audiences=("x",), tenant="acme", subject_prefix="mine/")
     store = MemoryStore([TenantRecord("acme")])
     tenancy = Tenancy(store, resolvers=[object()], scopes={"a"}, issuers=[mine])  # type: ignore[list-item]
     server: MCPServer[Any] = MCPServer("x", tenancy=tenancy)
     text = (
         '[tenancy]\nscopes = ["b"]\nscopes_asked = ["c"]\nlook_s = 7\ndrain_s = 8\nregistry = "none.toml"\n'
     )
-    server.asgi_app(config=settings(text + ISSUER))
+    with pytest.raises(ConfigurationError, match="speak for the same tenants"):
+        server.asgi_app(config=settings(text + ISSUER))
+    server.asgi_app(config=settings(text + ISSUER + 'subject_prefix = "login/"\n'))
     made = server.tenancy
     assert made is not None and made is not tenancy and made.store is store
     assert made.resolvers == tenancy.resolvers and made.scopes == {"a"} and made.scopes_asked == {"c"}

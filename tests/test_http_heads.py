@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import re
 from typing import Any
@@ -128,5 +129,24 @@ def test_a_listener_remembers_so_many_heads_and_no_more() -> None:
                 assert (await browser.ask(message, **headers, **large)).status == 200
             for number in (0, 1_099):
                 assert (await browser.ask(message, **headers, X_Number=str(number))).status == 200
+
+    run(scenario())
+
+
+def test_a_head_is_kept_when_it_comes_again_and_not_before() -> None:
+    def kept() -> int:
+        gc.collect()
+        return sum(type(one).__name__ == "KnownHead" for one in gc.get_objects())
+
+    async def scenario() -> None:
+        async with serving(Tools().server()) as (_, port), await connect(port) as browser:
+            message, headers = modern("tools/call", {"name": "echo", "arguments": {"text": "x"}})
+            before, found = kept(), []
+            for _ in range(3):
+                for number in range(50):
+                    assert (await browser.ask(message, **headers, X_Number=str(number))).status == 200
+                found.append(kept() - before)
+        assert found[0] <= 2  # two hashes of 50 may meet
+        assert 45 <= found[1] <= found[2] <= 50
 
     run(scenario())

@@ -907,3 +907,13 @@ def test_ten_thousand_tenants_are_reloaded_without_a_stall(tmp_path: Path, kind:
         run(main())
     finally:
         gc.unfreeze()
+
+
+def test_code_may_write_sets_and_lists() -> None:
+    """As a file does, which has lists only; what is neither is told as one of a file is."""
+    plan = Plan(scopes={"read"}, deny=["x"])  # type: ignore[arg-type]
+    store = MemoryStore([TenantRecord("acme", plan="team", scopes={"read"})], {"team": plan})  # type: ignore[arg-type]
+    content = run(store.load())
+    assert content.tenants["acme"].scopes == frozenset({"read"}) and hash(content.plans["team"].deny)
+    with pytest.raises(ConfigurationError, match=r"tenants\.acme\.scopes: Expected `array"):
+        MemoryStore([TenantRecord("acme", scopes="read")])  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,15 @@ async def cli(ask: Asker | None, *arguments: str, who: str = "admin", **environm
 def test_the_life_of_a_tenant(registered: Registered) -> None:
     async def scenario(ask: Asker) -> None:
         added = await ask("POST", "/tenants", {"id": "ann", "kind": "personal", "plan": "team"})
+        since = added.json["token_generation"]
+        assert 0 <= time.time() - since < 60, "tokens of who had this id before are not for ann"
         assert (added.status, added.json) == (
-            201, {"id": "ann", "kind": "personal", "plan": "team", "revision": 1},
+            201, {"id": "ann", "kind": "personal", "plan": "team", "revision": 1, "token_generation": since},
         )  # fmt: skip
         patch = {"quota": {"calls_per_s": 5}, "deny": ["admin_*"], "plan": None}
         changed = await ask("PATCH", "/tenants/ann", patch)
         told = {"id": "ann", "kind": "personal", "quota": {"calls_per_s": 5.0}, "deny": ["admin_*"]}
+        told["token_generation"] = since
         assert (changed.status, changed.json) == (200, told | {"revision": 2})
         changed = await ask("PATCH", "/tenants/ann", {"quota": {"calls_burst": 9}, "deny": None})
         assert (
@@ -74,7 +78,7 @@ def test_the_life_of_a_tenant(registered: Registered) -> None:
         assert shown["revision"] == 4 and shown["keys"] == []
         assert shown["live"] == {
             "state": "suspended", "in_flight": 0, "admitted": 0, "refused": {}, "daily_units": 0.0, "monthly_units": 0.0,
-            "limits": {"calls_per_s": 5.0, "calls_burst": 9.0},
+            "scopes": [], "limits": {"calls_per_s": 5.0, "calls_burst": 9.0},
         }  # fmt: skip
         assert "state" not in (await ask("POST", "/tenants/ann/resume")).json
         assert [one["id"] for one in (await ask("GET", "/tenants")).json["tenants"]] == ["acme", "ann", "ops"]
@@ -403,8 +407,12 @@ STEPS = [
     ["remove", "acne"],
     ["key", "new", "acne", "--principal", "p"],
     ["key", "new", "acme", "--principal", "p", "--days", "-1"],
+    ["key", "new", "acme", "--principal", "p", "--days", "0"],
     ["key", "revoke", "none"],
     ["key", "revoke", "mcpf_mistyped"],
+    ["add", "eve", "--kind", "personal"],
+    ["key", "new", "eve", "--principal", "p"],
+    ["remove", "eve"],
     ["add", "acme"],
     ["add", "../acme"],
     ["add", "b", "--plan", "taem"],

@@ -9,6 +9,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,11 @@ def test_the_life_of_a_tenant(where: str) -> None:
     )
     assert done("set", "ann", "plan=team", 'deny=["admin_*"]', *at) == "changed tenant ann\n"
     assert done("suspend", "ann", *at) == "tenant ann is suspended\n"
-    assert json.loads(done("show", "ann", "--json", *at)) == {
+    shown = json.loads(done("show", "ann", "--json", *at))
+    assert 0 <= time.time() - shown.pop("token_generation") < 60, (
+        "tokens of who had this id before are not for ann"
+    )
+    assert shown == {
         "id": "ann", "kind": "personal", "name": "Ann", "plan": "team", "state": "suspended", "quota": {"calls_per_s": 5.0},
         "deny": ["admin_*"], "revision": 3, "keys": [],
     }  # fmt: skip
@@ -109,6 +114,16 @@ def test_a_key_is_shown_once_and_kept_nowhere(where: str) -> None:
     everything = "".join(path.read_text() for path in Path(where).parent.iterdir())
     assert secret not in everything + shown and "sha256" not in Path(f"{where}.audit.jsonl").read_text()
     assert [record["action"] for record in audited(where)] == ["key.new", "key.revoke"]
+    done("add", "ann", "--kind", "personal", *at)
+    assert (
+        "the tenant of one person: ann, and nobody else"
+        in tenant("key", "new", "ann", "--principal", "ci", *at).stderr
+    )
+    of_no_use = tenant(
+        "key", "new", "acme", "--principal", "ci", "--scope", "raed", "--scope", "read", *at
+    ).stderr
+    assert "has not been granted the scope 'raed'" in of_no_use and "did you mean 'read'?" in of_no_use
+    assert "the scope 'read'" not in of_no_use
     as_json = json.loads(tenant("key", "new", "acme", "--principal", "ci", "--json", *at).stdout)
     assert key_id_of(as_json["api_key"]) == as_json["id"] and "sha256" not in as_json
 
@@ -174,7 +189,9 @@ def test_tenants_in_the_settings_file_itself(tmp_path: Path) -> None:
     text = "[limits]\nidle_s = 5  # short\n\n[tenants.acme]\n"
     file.write_text(text)
     done("add", "ann", "--config", str(file))
-    assert file.read_text() == f"{text}\n[tenants.ann]\nrevision = 1\n"
+    assert re.sub("= [0-9]{10}", "= NOW", file.read_text()) == (
+        f"{text}\n[tenants.ann]\nrevision = 1\ntoken_generation = NOW\n"
+    )
 
 
 def test_administrators_at_the_same_time_lose_nothing(where: str) -> None:

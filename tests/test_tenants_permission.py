@@ -187,6 +187,25 @@ def test_what_depends_on_who_asks_is_private_whatever_the_hint(method: str, revi
     run(main(None, "acme/bob", "public"))
 
 
+def test_what_revokes_tokens_ends_cursors_too() -> None:
+    """Whoever gets an id that somebody else had before has another `token_generation`, and nothing of his."""
+
+    async def main() -> None:
+        server: MCPServer[Any] = MCPServer(
+            "paged", version="1", limits=Limits(page_items=1), tenancy=tenancy(TenantRecord("acme"))
+        )
+        for number in range(3):
+            server.add_tool(lambda: "x", f"tool{number}", description="one of three")
+        async with serving(server) as served:
+            wire = await served.wire("acme/bob")
+            cursor = {"cursor": (await wire.request("tools/list"))["nextCursor"]}
+            assert names(await wire.request("tools/list", cursor)) == ["tool1"]
+            await served.change(token_generation=7)
+            assert (await wire.error("tools/list", cursor))["code"] == -32602
+
+    run(main())
+
+
 @pytest.mark.parametrize("cursor", ["", "x", "dG9vbHM6OTk=", "cHJvbXB0czox", "dG9vbHM6MQ"])
 def test_a_cursor_that_is_none_is_refused(cursor: str) -> None:
     async def main() -> None:

@@ -175,3 +175,34 @@ def test_no_gate_no_caller_and_hints_as_they_are() -> None:
             assert (result["ttlMs"], result["cacheScope"]) == (7, "public")
 
     run(main())
+
+
+@pytest.mark.parametrize("options", ["", ', tenancy=Tenancy(MemoryStore([TenantRecord("acme")]))'])
+def test_who_forgot_the_tenants_is_told(tmp_path: Path, options: str) -> None:
+    """What is marked for tenants and served without any is open to everybody: that does not happen in silence."""
+    imports = (
+        "from mcpfast import MCPServer, Tenancy\nfrom mcpfast.tenancy import MemoryStore, TenantRecord\n"
+    )
+    marked = (
+        "server.add_tool(lambda: 1, 'one', scopes={'admin'})\nserver.add_tool(lambda: 1, 'two', cost=3)\n"
+    )
+    file = tmp_path / "server.py"
+    file.write_text(f"{imports}server = MCPServer('x'{options})\n{marked}server.run()\n")
+    done = subprocess.run([sys.executable, str(file)], input="", capture_output=True, timeout=30, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("there are no tenants, and 1 of what is offered asks for" in done.stderr) is not bool(options)
+
+
+def test_what_a_client_is_configured_with() -> None:
+    from mcpfast.serve import _client_configuration
+    from mcpfast.tenancy import MemoryStore, Tenancy
+    from mcpfast.transports.addresses import parse
+
+    def told(server: MCPServer[Any]) -> tuple[str, Any]:
+        line, _, pasted = _client_configuration(server, parse("http://127.0.0.1:80")).partition("\n")
+        return line, json.loads(pasted)["mcpServers"]["single"]
+
+    line, entry = told(make_server())
+    assert "key" not in line and entry.keys() == {"type", "url"}
+    line, entry = told(make_server(tenancy=Tenancy(MemoryStore())))
+    assert "API key" in line and entry["headers"] == {"Authorization": "Bearer ${MCPFAST_API_KEY}"}

@@ -480,6 +480,7 @@ def test_too_many_calls_in_flight(revision: str) -> None:
         ({"version": 1.0}, "MCPServer(version=...) takes a str, not 1.0"),
         ({"instructions": ["a"]}, "MCPServer(instructions=...) takes a str, not ['a']"),
         ({"website_url": b"x"}, "MCPServer(website_url=...) takes a str, not b'x'"),
+        ({"tenancy": "x.toml"}, "MCPServer(tenancy=...) takes Tenancy(\"tenants.toml\"), not 'x.toml'"),
         ({"limits": {}}, "MCPServer(limits=...) takes Limits(...), not {}"),
         ({"lifespan": 1}, "MCPServer(lifespan=...) takes a function of the server that gives an async"),
         (

@@ -81,7 +81,8 @@ class Client(Calls):
     `HttpServer`, or a `Transport` of your own.
 
     For a URL `headers` go with every request, and `authorization` is the value of the Authorization header,
-    or a function (`async` or not) that is asked for it before every request. `HttpServer` says more.
+    or a function (`async` or not) that is asked for it before every request. `HttpServer` says more. For a server object that
+    serves tenants they say, once, whose the connection is.
 
     `mode`: "auto" asks for the newest revision and falls back to a session of the legacy era; "legacy" does
     the latter at once; a revision ("2025-06-18") takes that one or fails.

@@ -151,22 +151,42 @@ class MemoryTransport(Transport):
     """A server object of this process, reached through memory: for tests, and for hosts that embed one.
 
     `mcpfast.transports.memory.connect(server, **options)` serves one connection for as long as its context
-    lasts, and gives the client's reader and writer.
+    lasts, and gives the client's reader and writer. `headers` and `authorization` say whose the connection is, where the
+    server has tenants.
     """
 
-    def __init__(self, server: object, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        server: object,
+        options: Mapping[str, Any],
+        headers: Mapping[str, str] | None = None,
+        authorization: Authorization | None = None,
+    ) -> None:
         self._server = server
         self._options = options
+        self._headers = headers
+        self._authorization = authorization
         self._connection: contextlib.AbstractAsyncContextManager[tuple[Reader, Writer]] | None = None
 
     async def open(self) -> tuple[Reader, Writer]:
         # By name, since the client must not depend on the server: whoever passes one has loaded it already.
         from importlib import import_module
 
-        connection = import_module("mcpfast.transports.memory").connect(self._server, **self._options)
+        options = dict(self._options)
+        if self._headers is not None or self._authorization is not None:
+            options["headers"] = await self._shown()
+        connection = import_module("mcpfast.transports.memory").connect(self._server, **options)
         streams: tuple[Reader, Writer] = await connection.__aenter__()
         self._connection = connection
         return streams
+
+    async def _shown(self) -> dict[str, str]:
+        headers = dict(self._headers or {})
+        given: Any = self._authorization
+        if given is not None:
+            made = given() if callable(given) else given
+            headers["Authorization"] = await made if isinstance(made, Awaitable) else made
+        return headers
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -249,14 +269,14 @@ def transport_for(
 ) -> Transport:
     """The way to `target`, in any of the forms of `TARGETS`.
 
-    `headers` and `authorization` are for a URL alone, `options` for a server object alone. Raises AddressError
-    for what is none of them.
+    `headers` and `authorization` are for a URL or a server object, `options` for a server object alone. Raises
+    AddressError for what is none of them.
     """
     if isinstance(target, str) and target.lower().startswith(("http://", "https://", "ws://", "wss://")):
         target = HttpServer(target, headers, authorization)
-    elif headers is not None or authorization is not None:
+    elif (headers is not None or authorization is not None) and not _is_server_object(target):
         raise AddressError(
-            "headers and authorization go with a URL, http://HOST:PORT/mcp; use HttpServer otherwise"
+            "headers and authorization go with a URL, http://HOST:PORT/mcp, or a server object; use HttpServer otherwise"
         )
     if isinstance(target, HttpServer) and target.url.lower().startswith(("ws://", "wss://")):
         from mcpfast.client.websocket import WebSocketTransport
@@ -286,9 +306,15 @@ def transport_for(
                 getattr(target, "stderr", None),
             )
         )
-    if target is None or isinstance(target, bytes | int | float | dict | set):
+    if not _is_server_object(target):
         raise AddressError(f"Cannot reach a server by {target!r}; use {TARGETS}")
-    return MemoryTransport(target, options)
+    return MemoryTransport(target, options, headers, authorization)
+
+
+def _is_server_object(target: object) -> bool:
+    """Whether it is none of the other forms of a target."""
+    others = str, bytes, int, float, dict, set, list, tuple, os.PathLike, Transport
+    return target is not None and not isinstance(target, others) and not _is_command(target)
 
 
 def _is_command(target: object) -> TypeGuard[StdioServer]:

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import getpass
 import json
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from mcpfast.errors import McpFastError
 from mcpfast.tenancy.administration import Administration, KeyWanted, Known, plain
 from mcpfast.tenancy.api_keys import PREFIX, NewKey, key_id_of
 from mcpfast.tenancy.audit import Actor, AuditLog, audit_log_of, without_secrets
-from mcpfast.tenancy.decoding import below
+from mcpfast.tenancy.decoding import below, nearest
 from mcpfast.tenancy.identity import TenantRecord
 from mcpfast.tenancy.key_records import KeyRecord
 from mcpfast.tenancy.namespace import UnsafeName
@@ -89,19 +90,24 @@ def parser() -> argparse.ArgumentParser:
     _with_id(_command(commands, "suspend", "take no more calls of a tenant", _suspend))
     _with_id(_command(commands, "resume", "take its calls again", _resume))
     _with_id(_command(commands, "remove", "forget a tenant and its keys", _remove))
-    keys = commands.add_parser("key", help="make or revoke an API key").add_subparsers(
+    keys = commands.add_parser("key", help="make or revoke an API key (show lists them)").add_subparsers(
         title="commands", required=True, metavar="COMMAND"
     )
     new = _command(keys, "new", "a new key, which is shown this once", _key_new)
     _with_id(new)
-    new.add_argument("--principal", required=True, help="whose key it is")
-    new.add_argument("--scope", action="append", default=[], help="may be given several times")
-    new.add_argument("--role", action="append", default=[], help="may be given several times")
     new.add_argument(
-        "--days", type=float, default=0.0, help="it is good that long (default: until it is revoked)"
+        "--principal", required=True, help="whose key it is; of a personal tenant: the tenant's id"
     )
+    new.add_argument(
+        "--scope",
+        action="append",
+        default=[],
+        help="what it is good for, among what the tenant was granted (default: what asks for no scope); may be given several times",
+    )
+    new.add_argument("--role", action="append", default=[], help="may be given several times")
+    new.add_argument("--days", type=float, help="it is good that long (default: until it is revoked)")
     _command(keys, "revoke", "end a key", _key_revoke).add_argument(
-        "id", metavar="KEY_ID", help="or the key itself"
+        "id", metavar="KEY_ID", help="as mcpfast tenant show lists it, or the key itself"
     )
     return made
 
@@ -312,13 +318,22 @@ async def _remove(tenants: Tenants, given: argparse.Namespace) -> None:
 
 
 async def _key_new(tenants: Tenants, given: argparse.Namespace) -> None:
-    wanted = KeyWanted(given.principal, frozenset(given.scope), frozenset(given.role), given.days * DAY_S)
+    if given.days is not None and not 0 < given.days < math.inf:
+        raise Refusal("--days: more than 0 is wanted; without it a key is good until it is revoked")
+    ttl_s = (given.days or 0.0) * DAY_S
+    wanted = KeyWanted(given.principal, frozenset(given.scope), frozenset(given.role), ttl_s)
     made = await tenants.new_key(given.id, wanted)
     if given.json:
         output.show_json({**without_secrets(plain(made.record)), "api_key": made.key})
         return
     output.complain(f"key {made.record.id} of {given.principal} in {given.id}; it is not shown again:")
     output.say(made.key)
+    granted = (await tenants.tenant(given.id)).live.get("scopes", given.scope)
+    for scope in sorted(set(given.scope).difference(granted)):
+        output.complain(
+            f"mcpfast tenant: {given.id} has not been granted the scope {scope!r}, so the key is of no use for it; "
+            f"{nearest(scope, granted)}"
+        )
 
 
 async def _key_revoke(tenants: Tenants, given: argparse.Namespace) -> None:

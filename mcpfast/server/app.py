@@ -80,6 +80,7 @@ class MCPServer(Generic[LifespanT]):
             lifespan=lifespan,
             middleware=middleware,
             cache_hints=cache_hints,
+            tenancy=tenancy,
             tools=tools,
         )
         self.name = name or "mcp-server"
@@ -560,10 +561,18 @@ def _check_options(texts: dict[str, Any], **options: Any) -> None:
         isinstance(hints, Mapping) and all(isinstance(hint, CacheHint) for hint in hints.values())
     ):
         wanted["cache_hints"] = "a dict of CacheHint by method"
+    if options["tenancy"] is not None and not _is_tenancy(options["tenancy"]):
+        wanted["tenancy"] = 'Tenancy("tenants.toml")'
     if not isinstance(options["tools"], Sequence):
         wanted["tools"] = "a list of functions"
     for name, kind in wanted.items():
         raise TypeError(f"MCPServer({name}=...) takes {kind}, not {(texts | options)[name]!r}")
+
+
+def _is_tenancy(value: object) -> bool:
+    from mcpfast.tenancy.service import Tenancy  # who has one has loaded it
+
+    return isinstance(value, Tenancy)
 
 
 __all__ = ["MCPServer", "plain"]

@@ -492,7 +492,9 @@ class Dispatcher:
             Exception
         ) as broken:  # data that is no JSON, an error that cannot say what it is: still an answer
             tool = request.method == "tools/call" if request is not None else True
-            return self._incident(entry.name or (request.method if request else "?"), tool, wire, broken)
+            return self._incident(
+                entry.name or (request.method if request else "?"), tool, wire, broken, request
+            )
 
     def _told(self, request: Request | None, entry: Entry, wire: Wire, error: BaseException) -> bytes | None:
         tool = isinstance(entry.owner, Tool) or (request is not None and request.method == "tools/call")
@@ -512,13 +514,13 @@ class Dispatcher:
             if tool:
                 return messages.result_tail(self.tool_error(str(error), wire))
             return messages.error_tail(MCPError(INTERNAL_ERROR, messages.writable(str(error))))
-        return self._incident(entry.name or (request.method if request else "?"), tool, wire, error)
+        return self._incident(entry.name or (request.method if request else "?"), tool, wire, error, request)
 
     def _input_required(self, request: Request, error: InputRequired, wire: Wire) -> bytes | None:
         try:
             return messages.result_tail(error.asker.input_required(error.questions, *self.target_of(request)))
         except Exception as broken:  # a key ring that cannot be used, say
-            return self._incident(request.method, request.method == "tools/call", wire, broken)
+            return self._incident(request.method, request.method == "tools/call", wire, broken, request)
 
     @staticmethod
     def _for_revision(error: MCPError, wire: Wire | None) -> MCPError:
@@ -527,10 +529,14 @@ class Dispatcher:
             return MCPError(RESOURCE_NOT_FOUND, error.message, error.data)
         return error
 
-    def _incident(self, what: str, tool: bool, wire: Wire, error: BaseException) -> bytes:
-        """Nothing of an unexpected error reaches the client but an id; the log has the rest under it."""
+    def _incident(
+        self, what: str, tool: bool, wire: Wire, error: BaseException, request: Request | None
+    ) -> bytes:
+        """Nothing of an unexpected error reaches the client but an id; the log has the rest under it, and whose call it was."""
         incident = self.random(6).hex()
-        logger.error("incident %s in %s", incident, what, exc_info=error)
+        caller = None if request is None else request.caller
+        whose = "" if caller is None else f", called by {caller.principal.id!r} of {caller.tenant.id}"
+        logger.error("incident %s in %s%s", incident, what, whose, exc_info=error)
         if self.debug:
             import traceback  # only a server under development shows it
 

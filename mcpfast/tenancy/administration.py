@@ -158,7 +158,9 @@ class Administrator:
         path = below("tenants", check_tenant_id(id)) if isinstance(id, str) else "tenants"
         if "revision" in settings:
             raise mistake(f"{path}.revision", "it is not set; it rises by itself")
-        return await self._put("add", decode(dict(settings), TenantRecord, path), None)
+        # What was given to another one of this id is not for this one.
+        fresh = {"token_generation": int(self._all.now()), **settings}
+        return await self._put("add", decode(fresh, TenantRecord, path), None)
 
     async def _change(self, id: str, settings: Mapping[str, Any], action: str) -> TenantRecord:
         before, path = self._known(id), below("tenants", id)
@@ -182,9 +184,13 @@ class Administrator:
         return before
 
     async def _new_key(self, tenant: str, wanted: KeyWanted) -> NewKey:
-        self._known(tenant)
+        record = self._known(tenant)
         if not wanted.principal:
             raise mistake("principal", "it is not empty")
+        if record.kind == "personal" and wanted.principal != record.id:
+            raise mistake(
+                "principal", f"{record.id!r} is the tenant of one person: {record.id}, and nobody else"
+            )
         if not 0 <= wanted.ttl_s < math.inf:
             raise mistake("ttl_s", "0 (until it is revoked) or more is wanted")
         made = new_key(
@@ -266,6 +272,7 @@ def live_of(tenant: Tenant, epoch_s: float) -> dict[str, Any]:
     day_units, month_units = (0.0, 0.0) if meter is None else meter.used(epoch_s)
     return {
         "state": tenant.state,
+        "scopes": sorted(tenant.terms.scopes),
         "in_flight": tenant.in_flight,
         "admitted": 0 if meter is None else meter.admitted,
         "refused": {} if meter is None else {name: count for name, count in meter.refused.items() if count},

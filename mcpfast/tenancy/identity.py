@@ -23,7 +23,9 @@ def shared(scopes: frozenset[str]) -> frozenset[str]:
 class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """How much may be used; 0 everywhere means: no limit of ours. One for a tenant, a principal, or a tool."""
 
-    calls_per_s: float = 0.0  # refilled so fast
+    calls_per_s: float = (
+        0.0  # refilled so fast; every request is a call, those that open a session and ask for lists, too
+    )
     calls_burst: float = 0.0  # and so many at once; 0: one second's
     bytes_per_s: float = 0.0  # of requests and responses
     bytes_burst: float = 0.0
@@ -75,7 +77,7 @@ class TenantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     token_generation: int = 0  # rises to revoke every token of this tenant that was verified before
 
 
-class Principal(msgspec.Struct, frozen=True):
+class Principal(msgspec.Struct, frozen=True, gc=False):
     """Who is asking, within a tenant."""
 
     id: str
@@ -88,7 +90,7 @@ class Principal(msgspec.Struct, frozen=True):
 ANONYMOUS = Principal("anonymous")  # everybody, where no tenants are served
 
 
-class Claim(msgspec.Struct, frozen=True):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """What a resolver found in a request: who it is, which tenant the credential is for, and what is meant by path or host.
 
     A credential that names no tenant (a person's token) leaves `tenant` empty: then the request must name one of which the

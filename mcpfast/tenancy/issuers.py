@@ -18,6 +18,7 @@ from mcpfast.tenancy.identity import Claim, Principal
 TIME_S_MAX: Final = float(1 << 53)  # above it seconds are not told apart
 SUBJECT_CHARS_MAX: Final = 255  # OpenID Connect Core, section 2
 TENANT_HOLE: Final = "{tenant}"
+SECRET_BYTES_MIN: Final = 32  # RFC 7518, section 3.2: at least as long as the hash
 
 ClaimPath = str | tuple[str, ...]  # the name of a claim, or the names that lead to it through objects
 
@@ -33,7 +34,7 @@ class Issuer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     # `aud` must be one of these; "https://host/t/{tenant}/mcp" stands for each tenant's own.
     audiences: tuple[str, ...]
     jwks_url: str = ""  # or as the issuer's metadata says
-    secret: bytes = b""  # or HS256 with this; 32 bytes at least
+    secret: bytes = b""  # or HS256 with this; 32 bytes at least (settings: the text itself, or base64:...)
     tenant: str = ""
     tenant_claim: ClaimPath = ()
     tenants: tuple[str, ...] = ()  # patterns (fnmatch) of what `tenant_claim` may name; ("*",) for all
@@ -53,6 +54,10 @@ class Issuer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
             )
         if self.secret and self.jwks_url:
             raise RegistrationError(f"The issuer {self.issuer}: `secret` and `jwks_url` exclude each other")
+        if 0 < len(self.secret) < SECRET_BYTES_MIN:
+            raise RegistrationError(
+                f"The issuer {self.issuer}: a shared secret has at least {SECRET_BYTES_MIN} bytes, not {len(self.secret)}"
+            )
         if self.tenant and (self.tenant_claim or self.persons):
             raise RegistrationError(
                 f"The issuer {self.issuer}: `tenant` excludes `tenant_claim` and `persons`"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CACHED_S: Final = 60.0
 REFUSED_S: Final = 5.0  # a token that was found bad is refused unread
-ENTRIES_MAX: Final = 10_000
+ENTRIES_MAX: Final = 65_536  # about a kilobyte each; one too few, and clients in turns find none
 REFUSED_ENTRIES_MAX: Final = 4_096
 WAITING_MAX: Final = 256  # verifications; above it 503
 NO_SIGNATURE = "The token's signature is not valid"
@@ -240,10 +240,7 @@ def _keys_of(issuer: Issuer, fetch: Fetch | None, now: Callable[[], float]) -> K
     if issuer.secret:
         from mcpfast.tenancy.signatures import secret_key
 
-        try:
-            return SecretKey(secret_key(issuer.secret))
-        except ValueError as error:
-            raise RegistrationError(f"The issuer {issuer.issuer}: {error}") from None
+        return SecretKey(secret_key(issuer.secret))
     if fetch is None:
         from mcpfast.tenancy.fetch import HttpsFetch
 

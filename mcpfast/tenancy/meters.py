@@ -98,11 +98,11 @@ class Meters:
         """From now on these hold. What was used stays used; what has no limits any more is forgotten."""
         self.tenant.change(quota)
         self._principal_quota, self._tool_quotas = principal_quota, tool_quotas
-        self._own = self._of_limited_tools = None  # calls in flight hold theirs
-        meters = self._principal_meters() if principal_quota != UNLIMITED else {}
-        for meter in meters.values():
+        self._of_limited_tools = None  # calls in flight hold theirs
+        for meter in self._principal_meters().values():
             meter.change(principal_quota)
-        self._principals = {name: Admission(self.tenant, meter) for name, meter in meters.items()}
+        if principal_quota == UNLIMITED:
+            self._principals = None
         for tool, meter in (self._tools or {}).items():
             meter.change(self._tool_quota(tool))
 

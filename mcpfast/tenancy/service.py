@@ -35,7 +35,9 @@ from mcpfast.tenancy.stores import Store, open_store
 from mcpfast.tenancy.tenant import Tenant
 from mcpfast.tenancy.views import Decision, Requirement, Views
 
-CALLERS_MAX = 10_000  # remembered; who was not heard of for longest is found again when he calls
+CALLERS_MAX = (
+    65_536  # remembered, for a minute; who was not heard of for longest is found again when he calls
+)
 SWEEP_S = 60.0  # meters of principals that say nothing any more are forgotten so often, and what was found out about callers
 RELOADED_IDS_MAX = 100  # of each sort, named in the record of a reload
 log = logging.getLogger("mcpfast.tenancy")
@@ -76,6 +78,9 @@ class Tenancy:
         self.store = open_store(registry) if isinstance(registry, str) else registry
         self.issuers = tuple(issuers)
         self.resolvers = tuple(resolvers)
+        for one in self.resolvers:
+            if isinstance(one, type):
+                raise RegistrationError(f"resolvers are objects: {one.__name__}(...), not the class")
         self.tenant = tenant
         self.scopes = frozenset(scopes)
         self.scopes_asked = frozenset(scopes_asked)
@@ -227,7 +232,7 @@ class Callers:
         left_s = principal.expires_s - self._now() if principal.expires_s else inf
         if left_s <= 0:  # of a resolver that does not look
             raise InvalidToken("These credentials have expired")
-        key = (tenant.id, principal.id)
+        key = (tenant.id, principal.id, tenant.record.token_generation)
         made = Caller(tenant, principal, view, key, self._engine.generation, self._clock() + left_s)
         self._known[identity] = made
         self._known.move_to_end(identity)
@@ -317,7 +322,7 @@ class Callers:
     ) -> None:
         """Writes down that a caller was refused. Cheap: a few a second are written, the others counted."""
         if self._denials is not None:
-            tenant, principal = ("", "") if caller is None else caller.key
+            tenant, principal = ("", "") if caller is None else caller.key[:2]
             self._write_denial(of, Actor(principal, via, tenant), action, target, reason)
 
     def _write_denial(self, of: DenialOf, actor: Actor, action: str, target: str, reason: str) -> None:

@@ -14,9 +14,10 @@ from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jwk import Key, OctKey, import_key
 from joserfc.jws import CompactSignature, JWSRegistry, extract_compact, validate_compact
 
+from mcpfast.tenancy.issuers import SECRET_BYTES_MIN
+
 RSA_BITS_MIN: Final = 2_048
 RSA_BITS_MAX: Final = 8_192  # the time of a verification grows with the square
-SECRET_BYTES_MIN: Final = 32  # RFC 7518, section 3.2: at least as long as the hash
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _CURVES: Final = {
     "P-256": frozenset({"ES256"}),

@@ -67,6 +67,9 @@ class Tenant:
         if record.state != "active":
             self.state = "suspended"  # nothing of it was ever in flight here
 
+    def __repr__(self) -> str:
+        return f"Tenant({self.id!r}, {self.state})"
+
     @property
     def id(self) -> str:
         return self.record.id

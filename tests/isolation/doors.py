@@ -8,11 +8,13 @@ A Door opens Clients. A Client is one person, speaking one era over one transpor
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,6 +55,10 @@ class Reply(NamedTuple):
         return result
 
 
+class HungUp(AssertionError):
+    """The server ended a connection."""
+
+
 class Refused(Exception):
     """The transport itself let the person not in."""
 
@@ -72,9 +78,14 @@ class Client:
         self.era = era
         self.notes: list[dict[str, Any]] = []
         self.uris: set[str] = set()  # subscribed to
+        self.was = ""  # the canary of who has it open no more as far as the server is concerned: its tenant was removed
         self._tail = b""
 
     # ---- what each transport does
+
+    def open(self) -> None:
+        """Raises Refused."""
+        raise NotImplementedError
 
     def begin(self, method: str, params: dict[str, Any] | None = None, **meta: Any) -> int:
         raise NotImplementedError
@@ -93,6 +104,15 @@ class Client:
         raise NotImplementedError
 
     # ---- what all do
+
+    def opened(self) -> Client:
+        """Itself, in use. Raises Refused."""
+        try:
+            self.open()
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     def ask(self, method: str, params: dict[str, Any] | None = None, **meta: Any) -> Reply:
         return self.wait(self.begin(method, params, **meta))
@@ -122,7 +142,7 @@ class Client:
     def heard(self, data: bytes) -> None:
         """Every byte passes here."""
         text = self._tail + data
-        own = self.world.canaries.get(self.person.id, "").encode()
+        own = (self.was or self.world.canaries.get(self.person.id, "")).encode()
         for found in CANARY.findall(text):
             if found != own:
                 owner = next(
@@ -130,6 +150,10 @@ class Client:
                 )
                 raise Leak(f"{self.person.name} received {found.decode()} of {owner}: {text!r}")
         self._tail = text[1 - CANARY_BYTES :]
+
+    def forget_tail(self) -> None:
+        """What comes next is another one's, of a connection that all share."""
+        self._tail = b""
 
     def message(self, method: str, params: dict[str, Any] | None, meta: dict[str, Any]) -> dict[str, Any]:
         params = dict(params or {})
@@ -156,15 +180,12 @@ class Duplex(Client):
         self._answers: dict[int, dict[str, Any]] = {}
         self._began: dict[int, int] = {}
 
-    def open(self) -> Duplex:
-        """Raises Refused."""
+    def open(self) -> None:
         if self.era == LEGACY:
             reply = self.ask("initialize", hello())
             if reply.code is not None:
-                self.close()
                 raise Refused(reply)
             self.tell({"method": "notifications/initialized"})
-        return self
 
     def begin(self, method: str, params: dict[str, Any] | None = None, **meta: Any) -> int:
         message = self.message(method, params, meta)
@@ -196,7 +217,8 @@ class Duplex(Client):
         if not select.select([self.connection], [], [], seconds)[0]:
             return False
         data = self.connection.recv(1 << 16)
-        assert data, f"the server hung up on {self.person.name}"
+        if not data:
+            raise HungUp(f"the server hung up on {self.person.name}")
         self.heard(data)
         self._buffer += data
         for line in self.split():
@@ -206,6 +228,19 @@ class Duplex(Client):
             else:
                 self._answers[message["id"]] = message
         return True
+
+    def first_response(self) -> Response:
+        """Where the connection begins with HTTP: the head, and of a refusal all of it. What comes behind it stays."""
+        response = Response()
+        late = time.monotonic() + PATIENCE_S
+        while not response.status or (response.status >= 400 and not response.done):
+            assert time.monotonic() < late, f"{self.person.name} waits for a response"
+            data = self.connection.recv(1 << 16)
+            self.heard(data)
+            response.feed(data)
+        if response.status == 101:
+            self._buffer = response.rest
+        return response
 
     def split(self) -> Iterator[bytes]:
         """The messages that are whole; what is left stays."""
@@ -220,8 +255,11 @@ class Duplex(Client):
 
 
 class Response:
-    """One response, read as it comes. `events` are (id, message) of an event stream, or the one message of a body; `ids` are those
-    of all events, also of those that say nothing."""
+    """One response, read as it comes.
+
+    `events` are (id, message) of an event stream, or the one message of a body; `ids` those of all events, also of those that say
+    nothing; `endpoint` is where the stream of 2024-11-05 says that messages go.
+    """
 
     def __init__(self) -> None:
         self.status = 0
@@ -229,6 +267,7 @@ class Response:
         self.done = False
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.ids: list[str] = []
+        self.endpoint = ""
         self._data = b""
         self._body = b""
 
@@ -250,6 +289,11 @@ class Response:
             if self._data and self.headers.get("content-type") == "application/json":
                 self.events.append(("", json.loads(self._data)))
 
+    @property
+    def rest(self) -> bytes:
+        """What came behind the head and is no body."""
+        return self._data
+
     def _chunks(self) -> None:
         while not self.done:
             size, end, rest = self._data.partition(b"\r\n")
@@ -263,15 +307,28 @@ class Response:
             fields = dict(line.split(": ", 1) for line in event.decode().split("\n") if ": " in line)
             if "id" in fields:
                 self.ids.append(fields["id"])
-            if fields.get("data"):
+            if fields.get("event") == "endpoint":
+                self.endpoint = fields["data"]
+            elif fields.get("data"):
                 self.events.append((fields.get("id", ""), json.loads(fields["data"])))
 
 
-class HttpWire:
-    """One connection, which may be several persons', one after the other."""
+def written(verb: str, target: str, headers: dict[str, str], message: dict[str, Any] | None = None) -> bytes:
+    """A request as it goes over the wire."""
+    said = {"Host": "localhost", "Accept": "application/json, text/event-stream", **headers}
+    body = b""
+    if message is not None:
+        body = json.dumps(message).encode()
+        said |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    lines = [f"{verb} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.address = address
+
+class HttpWire:
+    """One connection, which may be several persons', one after the other. `connect` opens it, when it is first needed."""
+
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        self.connect = connect
         self._socket: socket.socket | None = None
         self._heard: Callable[[bytes], None]
         self.response = Response()
@@ -281,7 +338,7 @@ class HttpWire:
         assert self.response.done, "the response before is not at its end"
         self.response, self._heard = Response(), heard
         if self._socket is None:
-            self._socket = socket.create_connection(self.address, PATIENCE_S)
+            self._socket = self.connect()
         self._socket.sendall(request)
         return self.response
 
@@ -303,38 +360,60 @@ class HttpWire:
             self._socket = None
 
 
+def over(pool: list[HttpWire], request: bytes, client: Client) -> Reply:
+    """One exchange, over the connection whose turn it is. A stream that opens has no end, and is not waited for."""
+    wire = pool.pop(0)
+    pool.append(wire)
+    client.forget_tail()
+    response = wire.send(request, client.heard)
+    late = time.monotonic() + PATIENCE_S
+    while not response.done and not (response.status == 200 and request.startswith(b"GET")):
+        assert time.monotonic() < late, f"{client.person.name} waits for a response"
+        wire.pump(0.5)
+    return reply_of(response)
+
+
+def reply_of(response: Response) -> Reply:
+    messages = [message for _, message in response.events]
+    notes = [message for message in messages if "method" in message]
+    answers = [message for message in messages if "method" not in message]
+    return Reply(response.status, response.headers, answers[-1] if answers else None, notes)
+
+
 class HttpClient(Client):
     """Streamable HTTP: 2026-07-28 request by request, or a session. What is asked goes over connections that all share."""
 
-    def __init__(self, world: World, person: Person, era: str, pool: list[HttpWire], path: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        person: Person,
+        era: str,
+        pool: list[HttpWire],
+        path: str,
+        *,
+        owns_pool: bool = False,
+    ) -> None:
         super().__init__(world, person, era)
         self.pool = pool
+        self._owned = pool if owns_pool else []
         self.path = path
         self.session = ""
         self._open: dict[
             int, tuple[HttpWire, int]
         ] = {}  # exchanges of our own, and how many of its events were taken
 
-    def open(self) -> HttpClient:
-        """Raises Refused."""
+    def open(self) -> None:
         if self.era == LEGACY:
             reply = self.ask("initialize", hello())
             if reply.status != 200:
                 raise Refused(reply)
             self.session = reply.headers["mcp-session-id"]
             self.tell({"method": "notifications/initialized"})
-        return self
 
     # ---- requests
 
     def request(self, verb: str, message: dict[str, Any] | None = None, **headers: str) -> bytes:
-        said = {"Host": "localhost", "Accept": "application/json, text/event-stream"}
-        said |= self.world.credentials(self.person)
-        body = b""
-        if message is not None:
-            body = json.dumps(message).encode()
-            said |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
-        said["MCP-Protocol-Version"] = self.era
+        said = {**self.world.credentials(self.person), "MCP-Protocol-Version": self.era}
         if self.era == MODERN and message is not None and "method" in message:
             said["Mcp-Method"] = message["method"]
             named = message.get("params", {}).get(NAMED_BY.get(message["method"], ""))
@@ -342,26 +421,10 @@ class HttpClient(Client):
         elif self.session:
             said["Mcp-Session-Id"] = self.session
         said |= {name.replace("_", "-"): value for name, value in headers.items()}
-        lines = [f"{verb} {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items())]
-        return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+        return written(verb, self.path, said, message)
 
     def over_pool(self, request: bytes) -> Reply:
-        """One exchange, over the connection whose turn it is."""
-        wire = self.pool.pop(0)
-        self.pool.append(wire)
-        self._tail = b""
-        response = wire.send(request, self.heard)
-        late = time.monotonic() + PATIENCE_S
-        while not response.done:
-            assert time.monotonic() < late, f"{self.person.name} waits for a response"
-            wire.pump(0.5)
-        return self._reply(response)
-
-    def _reply(self, response: Response) -> Reply:
-        messages = [message for _, message in response.events]
-        notes = [message for message in messages if "method" in message]
-        answers = [message for message in messages if "method" not in message]
-        return Reply(response.status, response.headers, answers[-1] if answers else None, notes)
+        return over(self.pool, request, self)
 
     def ask(self, method: str, params: dict[str, Any] | None = None, **meta: Any) -> Reply:
         return self.over_pool(self.request("POST", self.message(method, params, meta)))
@@ -371,7 +434,7 @@ class HttpClient(Client):
 
     def begin(self, method: str, params: dict[str, Any] | None = None, **meta: Any) -> int:
         message = self.message(method, params, meta)
-        wire = HttpWire(self.world.web)
+        wire = HttpWire(self.pool[0].connect)
         wire.send(self.request("POST", message), self.heard)
         self._open[message["id"]] = wire, 0
         return int(message["id"])
@@ -383,7 +446,7 @@ class HttpClient(Client):
             assert time.monotonic() < late, f"{self.person.name} waits for an answer"
             wire.pump(0.5)
         self.drop(id)
-        return self._reply(wire.response)
+        return reply_of(wire.response)
 
     def answered(self, id: int) -> bool:
         return self._open[id][0].response.done
@@ -401,7 +464,7 @@ class HttpClient(Client):
     def open_stream(self, **headers: str) -> Reply:
         """The GET of a session, in the place of the one before; what comes on it is among the notes."""
         self.close_stream()
-        wire = HttpWire(self.world.web)
+        wire = HttpWire(self.pool[0].connect)
         self._open[STREAM] = wire, 0
         response = wire.send(self.request("GET", None, **headers), self.heard)
         late = time.monotonic() + PATIENCE_S
@@ -410,7 +473,7 @@ class HttpClient(Client):
             wire.pump(0.5)
         if response.status != 200:
             self.close_stream()
-        return self._reply(response)
+        return reply_of(response)
 
     @property
     def has_stream(self) -> bool:
@@ -430,9 +493,102 @@ class HttpClient(Client):
         return came
 
     def close(self) -> None:
-        for wire, _ in self._open.values():
+        for wire in [*self._owned, *(wire for wire, _ in self._open.values())]:
             wire.close()
         self._open.clear()
+
+
+# ---------------------------------------------------------------------------------------------------- WebSocket, 2024-11-05
+
+
+class WebSocket(Duplex):
+    """A message a frame."""
+
+    def __init__(
+        self, world: World, person: Person, era: str, connection: socket.socket, prefix: str
+    ) -> None:
+        super().__init__(world, person, era, connection)
+        self.path = f"{prefix}/mcp"
+
+    def open(self) -> None:
+        key = base64.b64encode(os.urandom(16)).decode()
+        asks = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        asks |= {
+            "Sec-WebSocket-Key": key,
+            "Sec-WebSocket-Protocol": "mcp",
+            **self.world.credentials(self.person),
+        }
+        self.connection.sendall(written("GET", self.path, asks))
+        response = self.first_response()
+        if response.status != 101:
+            raise Refused(reply_of(response))
+        super().open()
+
+    def write(self, message: bytes) -> None:
+        """A masked frame of text."""
+        size = len(message)
+        head = b"\x81" + (bytes((128 | size,)) if size < 126 else struct.pack("!BH", 128 | 126, size))
+        self.connection.sendall(head + bytes(4) + message)  # the mask of zeroes is one, too
+
+    def split(self) -> Iterator[bytes]:
+        while len(self._buffer) >= 2:
+            first, size = self._buffer[0], self._buffer[1]
+            at = 2
+            if size == 126:
+                at, size = 4, int.from_bytes(self._buffer[2:4], "big")
+            if len(self._buffer) < at + size:
+                return
+            message, self._buffer = self._buffer[at : at + size], self._buffer[at + size :]
+            assert first == 0x81, (first, message)
+            yield message
+
+
+class Old(Duplex):
+    """A stream that is got, and messages that are posted beside it, over connections that all share."""
+
+    def __init__(
+        self,
+        world: World,
+        person: Person,
+        era: str,
+        connection: socket.socket,
+        pool: list[HttpWire],
+        prefix: str,
+    ) -> None:
+        super().__init__(world, person, era, connection)
+        self.pool = pool
+        self.path = f"{prefix}/sse"
+        self.stream = Response()
+        self._taken = 0
+
+    def open(self) -> None:
+        self.connection.sendall(written("GET", self.path, self.world.credentials(self.person)))
+        self.stream = self.first_response()
+        if self.stream.status != 200:
+            raise Refused(reply_of(self.stream))
+        late = time.monotonic() + PATIENCE_S
+        while not self.stream.endpoint:
+            assert time.monotonic() < late, f"{self.person.name} waits for the endpoint"
+            self.pump(0.5)
+        super().open()
+
+    def write(self, message: bytes) -> None:
+        """Who is not let in is told at once."""
+        request = written(
+            "POST", self.stream.endpoint, self.world.credentials(self.person), json.loads(message)
+        )
+        reply = over(self.pool, request, self)
+        assert reply.status == 202 or reply.answer is not None, reply
+        if reply.answer is not None and "id" in reply.answer:
+            self._answers[reply.answer["id"]] = reply.answer
+
+    def split(self) -> Iterator[bytes]:
+        """What is in the buffer are bytes of the stream."""
+        self.stream.feed(self._buffer)
+        self._buffer = b""
+        events, self._taken = self.stream.events[self._taken :], len(self.stream.events)
+        for _, message in events:
+            yield json.dumps(message).encode()
 
 
 def hello() -> dict[str, Any]:
@@ -469,23 +625,50 @@ def as_user(uid: int) -> Iterator[None]:
         os.seteuid(0)
 
 
+def as_person(world: World, person: Person, path: str) -> Callable[[], socket.socket]:
+    """Connects to a Unix socket as the user that the person is."""
+
+    def connect() -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        with as_user(UIDS[person.name]):
+            connection.connect(path)
+        return connection
+
+    return connect
+
+
+def over_web(world: World) -> Callable[[], socket.socket]:
+    return lambda: socket.create_connection(world.web, PATIENCE_S)
+
+
 def through_unix(world: World, person: Person, era: str, pool: list[HttpWire], prefix: str) -> Client:
-    connection = socket.socket(socket.AF_UNIX)
-    with as_user(UIDS[person.name]):
-        connection.connect(world.socket)
-    return Duplex(world, person, era, connection).open()
+    return Duplex(world, person, era, as_person(world, person, world.socket)()).opened()
 
 
 def through_tcp(world: World, person: Person, era: str, pool: list[HttpWire], prefix: str) -> Client:
-    return Duplex(world, person, era, socket.create_connection(world.tcp, PATIENCE_S)).open()
+    return Duplex(world, person, era, socket.create_connection(world.tcp, PATIENCE_S)).opened()
 
 
 def through_stdio(world: World, person: Person, era: str, pool: list[HttpWire], prefix: str) -> Client:
-    return Duplex(world, person, era, world.connect_as_the_process()).open()
+    return Duplex(world, person, era, world.connect_as_the_process()).opened()
 
 
 def through_http(world: World, person: Person, era: str, pool: list[HttpWire], prefix: str) -> Client:
-    return HttpClient(world, person, era, pool, f"{prefix}/mcp").open()
+    return HttpClient(world, person, era, pool, f"{prefix}/mcp").opened()
+
+
+def through_unix_http(world: World, person: Person, era: str, pool: list[HttpWire], prefix: str) -> Client:
+    """Here the connection says who it is, and the heads of all are the same."""
+    own = [HttpWire(as_person(world, person, world.web_socket))]
+    return HttpClient(world, person, era, own, f"{prefix}/mcp", owns_pool=True).opened()
+
+
+def through_websocket(world: World, person: Person, era: str, pool: list[HttpWire], prefix: str) -> Client:
+    return WebSocket(world, person, era, over_web(world)(), prefix).opened()
+
+
+def through_sse(world: World, person: Person, era: str, pool: list[HttpWire], prefix: str) -> Client:
+    return Old(world, person, era, over_web(world)(), pool, prefix).opened()
 
 
 ERAS = (LEGACY, MODERN)
@@ -494,7 +677,10 @@ DOORS = {
     door.name: door
     for door in (
         Door("http", IN_HEADERS, ERAS, through_http, prefixes=True),
+        Door("websocket", IN_HEADERS, ERAS, through_websocket, prefixes=True),
+        Door("sse", IN_HEADERS, ERAS, through_sse, prefixes=True),
         Door("unix", frozenset({"uid"}), ERAS, through_unix),
+        Door("unix+http", frozenset({"uid"}), ERAS, through_unix_http),
         Door("stdio", frozenset({"environment"}), ERAS, through_stdio),
         Door("tcp", frozenset({"nothing"}), ERAS, through_tcp),
     )

@@ -8,6 +8,7 @@ ends the run; and after each step everything that came by itself is taken, and m
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,8 +25,13 @@ from tests.isolation.doors import (
     Client,
     HttpClient,
     HttpWire,
+    HungUp,
+    Old,
     Refused,
     Reply,
+    WebSocket,
+    over_web,
+    written,
 )
 from tests.isolation.world import (
     BOTH,
@@ -78,7 +84,7 @@ def ways() -> list[Way]:
 
 WAYS = ways()
 OVER_HTTP = [way for way in WAYS if way.door == "http"]
-IN_SESSIONS = [way for way in OVER_HTTP if way.era == LEGACY]
+IN_SESSIONS = [way for way in WAYS if way.door in ("http", "unix+http") and way.era == LEGACY]
 LISTS = {
     "tools": "tools/list",
     "prompts": "prompts/list",
@@ -126,13 +132,14 @@ class Isolation(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World().start()
-        self.pool = [HttpWire(self.world.web) for _ in range(POOL)]
+        self.pool = [HttpWire(over_web(self.world)) for _ in range(POOL)]
         self.clients: dict[Way, Client] = {}
         self.lives = dict.fromkeys(TENANTS, 1)
         self.gone: set[str] = set()  # tenants
         self.revoked: set[str] = set()  # persons whose key is
         self.spent = dict.fromkeys(TENANTS, 0)
         self.numbers = itertools.count(1)
+        self.ghosts: list[Client] = []  # clients of tenants that are no more
         self.lingering: list[Call] = []
         self.questions: list[Call] = []
         self.listens: dict[Client, list[frozenset[str]]] = {}
@@ -142,7 +149,7 @@ class Isolation(RuleBasedStateMachine):
         self.events: list[Stolen] = []
 
     def teardown(self) -> None:
-        for client in self.clients.values():
+        for client in [*self.clients.values(), *self.ghosts]:
             client.close()
         for wire in self.pool:
             wire.close()
@@ -182,6 +189,8 @@ class Isolation(RuleBasedStateMachine):
         if isinstance(client, HttpClient) and client.session:
             assert isinstance(self.known(person), Known), f"{person.name} was let in"
             self.sessions.append(self.stolen(person, client.session))
+        if isinstance(client, Old):
+            self.sessions.append(self.stolen(person, client.stream.endpoint, "of 2024-11-05"))
         return client
 
     def let_in(self, person: Person, reply: Reply) -> Known | None:
@@ -471,7 +480,7 @@ class Isolation(RuleBasedStateMachine):
     # ---------------------------------------------------------------- sessions and their streams
 
     @precondition(lambda self: self.sessions)
-    @rule(data=st.data(), way=st.sampled_from(OVER_HTTP), verb=st.sampled_from(("POST", "GET", "DELETE")))
+    @rule(data=st.data(), way=st.sampled_from(IN_SESSIONS), verb=st.sampled_from(("POST", "GET", "DELETE")))
     def use_session(self, data: st.DataObject, way: Way, verb: str) -> None:
         """For everybody but its owner a session does not exist."""
         stolen, person = self.one_of(data, self.sessions), PEOPLE[way.person]
@@ -485,7 +494,11 @@ class Isolation(RuleBasedStateMachine):
         message = (
             client.message("tools/call", {"name": "whoami", "arguments": {}}, {}) if verb == "POST" else None
         )
-        request = client.request(verb, message, Mcp_Session_Id=stolen.what)
+        if stolen.more and message is not None:
+            where = client.path.removesuffix("/mcp") + stolen.what[stolen.what.index("/messages") :]
+            request = written(verb, where, self.world.credentials(client.person), message)
+        else:
+            request = client.request(verb, message, Mcp_Session_Id=stolen.what)
         client.era = MODERN
         reply = client.over_pool(request)
         if isinstance(self.known(client.person), Known):
@@ -569,27 +582,39 @@ class Isolation(RuleBasedStateMachine):
         record = self.world.records[tenant]
         suspended = record.state == "active"
         if suspended:
-            self.leave(tenant)
+            self.leave(lambda client: client.person.tenant == tenant)
         self.put(msgspec.structs.replace(record, state="suspended" if suspended else "active"))
 
-    @rule(tenant=st.sampled_from(list(TENANTS)))
-    def remove_or_add(self, tenant: str) -> None:
-        """Whoever comes under the id of one that went is another, and has nothing of it."""
-        if tenant not in self.gone:
-            self.leave(tenant)
-            self.gone.add(tenant)
-            self.world.do(lambda: self.world.registry.remove(tenant))
-        else:
-            self.gone.discard(tenant)
-            self.lives[tenant] += 1
-            self.spent[tenant] = 0
-            self.world.renew_canaries(tenant)
-            self.put(TENANTS[tenant], new=True)
-            for person in PEOPLE.values():
-                if person.tenant == tenant and person.shows == "key":
-                    self.give_key(person)
-            self.inherit_nothing(tenant)
+    @rule(tenant=st.sampled_from(list(TENANTS)), at_once=st.booleans())
+    def remove_or_add(self, tenant: str, at_once: bool) -> None:
+        """Whoever comes under the id of one that went is another, and has nothing of it. `at_once`: comes while it is drained."""
+        if tenant in self.gone:
+            self.add(tenant)
+            return
+        self.remove(tenant)
+        if at_once:
+            self.add(tenant)
+
+    def remove(self, tenant: str) -> None:
+        for client in self.clients.values():
+            if client.person.tenant == tenant:  # what it has open stays open
+                client.was = self.canary(client.person)
+                self.ghosts.append(client)
+        self.leave(lambda client: bool(client.was))
+        self.gone.add(tenant)
+        self.world.do(lambda: self.world.registry.remove(tenant))
         self.world.settle()
+
+    def add(self, tenant: str) -> None:
+        self.gone.discard(tenant)
+        self.lives[tenant] += 1
+        self.spent[tenant] = 0
+        self.world.renew_canaries(tenant)
+        self.put(TENANTS[tenant], new=True)
+        for person in PEOPLE.values():
+            if person.tenant == tenant and person.shows == "key":
+                self.give_key(person)
+        self.inherit_nothing(tenant)
 
     def inherit_nothing(self, tenant: str) -> None:
         """The sessions of the one who had the id before are nobody's, least of all those of who has it now."""
@@ -632,16 +657,20 @@ class Isolation(RuleBasedStateMachine):
     def give_key(self, person: Person) -> None:
         self.world.do(lambda: self.world.give_key(person))
         self.revoked.discard(person.name)
+        # A WebSocket stands by what it was opened with.
+        self.leave(lambda client: client.person is person and isinstance(client, WebSocket))
 
-    def leave(self, tenant: str) -> None:
-        """Its people hang up."""
+    def leave(self, leaves: Callable[[Client], bool]) -> None:
+        """These hang up."""
         for way, client in list(self.clients.items()):
-            if client.person.tenant == tenant:
+            if leaves(client):
                 del self.clients[way]
                 self.listens.pop(client, None)
-                client.close()
-        self.lingering = [call for call in self.lingering if call.client in self.clients.values()]
-        self.questions = [call for call in self.questions if call.client in self.clients.values()]
+                if not client.was:
+                    client.close()
+        left = list(self.clients.values())
+        self.lingering = [call for call in self.lingering if call.client in left]
+        self.questions = [call for call in self.questions if call.client in left]
 
     # ---------------------------------------------------------------- paths
 
@@ -678,6 +707,12 @@ class Isolation(RuleBasedStateMachine):
                     "notifications/progress",
                     "notifications/message",
                 ), (client.person.name, note)
+        for ghost in list(self.ghosts):
+            try:
+                ghost.take()
+            except HungUp:
+                self.ghosts.remove(ghost)
+                ghost.close()
 
     @staticmethod
     def one_of(data: st.DataObject, those: list[Any]) -> Any:

@@ -46,7 +46,7 @@ SPENDS = 2  # calls of `spend` that a tenant has; nobody lives to see them refil
 DRAIN_S = 0.2
 SECRET = b"thirty-two bytes of a test's own"
 ISSUER, AUDIENCE = "https://id.example", "https://mcp.example/mcp"
-PATIENCE_S = 3.0
+PATIENCE_S = 10.0
 
 # ---------------------------------------------------------------------------------------------------- who there is
 
@@ -208,6 +208,7 @@ class World:
         self._folder = tempfile.TemporaryDirectory()
         os.chmod(self._folder.name, 0o755)
         self.socket = str(Path(self._folder.name) / "s")
+        self.web_socket = str(Path(self._folder.name) / "w")
         self.web: tuple[str, int] = ("", 0)
         self.tcp: tuple[str, int] = ("", 0)
         self.streams: set[Stream] = set()
@@ -426,14 +427,17 @@ class World:
             await web.start()
             tcp = Listener(self.host, parse("tcp://127.0.0.1:0"))
             unix = Listener(self.host, Address("unix", socket=self.socket))
-            os.chmod(self.socket, 0o666)  # other users are let in here
+            near = HttpListener(self.host, parse(f"unix+http://{self.web_socket}"), HttpSettings())
+            await near.start()
+            for path in (self.socket, self.web_socket):
+                os.chmod(path, 0o666)  # other users are let in here
             self.web = (web.address.host, web.address.port)
             self.tcp = (tcp.address.host, tcp.address.port)
             self._up.set_result(None)
             try:
                 await self._down.wait()
             finally:
-                for listener in (web, tcp, unix):
+                for listener in (web, tcp, unix, near):
                     listener.close()
                 for stream in list(self.streams):
                     stream.close()

@@ -164,7 +164,7 @@ class AdminCall:
             raise Refused(400, "A header that may stand once stands twice")
         if len(head.body) > BODY_BYTES_MAX:
             raise Refused(413, f"A body has at most {BODY_BYTES_MAX:,} bytes")
-        tenant, principal = caller.key
+        tenant, principal, _ = caller.key
         assert self._callers.administration is not None
         by = self._callers.administration.by(Actor(principal, "admin", tenant))
         serve, id = _route(self._path, head.method.decode("latin-1"))
