@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("mcpfast")
 LOOK_S = 15.0  # a credential that is over, where nothing else changes, is noticed within this time
 SLICE = 100  # looked at together: one that has to be waited for holds up no more than these
-HELD_MAX = 1_024  # changes that wait, of one session, until it is known again who listens; more are not told
+HELD_MAX = 256  # changes that wait, of one session, until it is known again who listens; more are not told
 KINDS = ("tools", "prompts", "resources")
 
 
@@ -52,7 +52,7 @@ class Listeners:
         """That the list of a kind changed."""
 
         def told() -> None:
-            if self._hears(session):
+            if self.hears(session):
                 session.list_changed(kind)
 
         self._tell(session, told)
@@ -61,11 +61,7 @@ class Listeners:
         """That a resource changed, where its caller may read it; of one tenant, where it is one's."""
 
         def told() -> None:
-            if (
-                self._hears(session, tenant_id)
-                and session.caller
-                and self._tenants.shows(session.caller, uri)
-            ):
+            if self.hears(session, tenant_id) and session.caller and self._tenants.shows(session.caller, uri):
                 session.resource_updated(uri)
 
         self._tell(session, told)
@@ -80,7 +76,7 @@ class Listeners:
             held.append(told)
         self._changed.set()
 
-    def _hears(self, session: Session, tenant_id: str | None = None) -> bool:
+    def hears(self, session: Session, tenant_id: str | None = None) -> bool:
         """Whether a session is told of changes: its tenant is served, and is the one that is meant, where one is."""
         caller = session.caller
         return (
