@@ -61,7 +61,11 @@ class Listeners:
         """That a resource changed, where its caller may read it; of one tenant, where it is one's."""
 
         def told() -> None:
-            if self._hears(session, tenant_id) and session.caller and self._tenants.shows(session.caller, uri):
+            if (
+                self._hears(session, tenant_id)
+                and session.caller
+                and self._tenants.shows(session.caller, uri)
+            ):
                 session.resource_updated(uri)
 
         self._tell(session, told)
