@@ -52,7 +52,7 @@ class Listeners:
         """That the list of a kind changed."""
 
         def told() -> None:
-            if self.hears(session):
+            if self._hears(session):
                 session.list_changed(kind)
 
         self._tell(session, told)
@@ -61,7 +61,11 @@ class Listeners:
         """That a resource changed, where its caller may read it; of one tenant, where it is one's."""
 
         def told() -> None:
-            if self.hears(session, tenant_id) and session.caller and self._tenants.shows(session.caller, uri):
+            if (
+                self._hears(session, tenant_id)
+                and session.caller
+                and self._tenants.shows(session.caller, uri)
+            ):
                 session.resource_updated(uri)
 
         self._tell(session, told)
@@ -76,7 +80,7 @@ class Listeners:
             held.append(told)
         self._changed.set()
 
-    def hears(self, session: Session, tenant_id: str | None = None) -> bool:
+    def _hears(self, session: Session, tenant_id: str | None = None) -> bool:
         """Whether a session is told of changes: its tenant is served, and is the one that is meant, where one is."""
         caller = session.caller
         return (
