@@ -12,11 +12,12 @@ CORE := $(wildcard mcpfast/_*.pyx mcpfast/_*.pxd mcpfast/*.h mcpfast/bench/*.pyx
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 ARGS ?=
 FUZZ_SECONDS ?= 10
+SOAK_EXAMPLES ?= 1000
 VERSIONS ?= 3.11 3.12 3.13
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help conformance demo test test-all check format coverage sanitize fuzz bench bench-report bench-pieces bench-gate peers profile build lock clean
+.PHONY: help conformance demo test test-all check format coverage sanitize fuzz soak bench bench-report bench-pieces bench-gate peers profile build lock clean
 
 # Named by the content of its sources: timestamps lie after a copy, and rooms that do not fit together crash.
 COMPILED := $(STAMPS)/core-$(shell cat $(CORE) setup.py | cksum | cut -d ' ' -f 1)
@@ -83,6 +84,9 @@ sanitize: $(READY) $(STAMPS)/test ## the suite on a core with AddressSanitizer a
 fuzz: $(READY) $(STAMPS)/fuzz ## drive framing and decoding with libFuzzer for FUZZ_SECONDS (10)
 	tree=$$($(BIN)/python workshop/tree.py fuzz) && \
 	  MCPFAST_TREE=$$tree PYTHONPATH=$$tree $(SANITIZED) $(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS) $(ARGS)
+
+soak: $(READY) $(STAMPS)/test ## drive tenants over every transport and look at whose bytes come, SOAK_EXAMPLES (1000) times
+	MCPFAST_ISOLATION_EXAMPLES=$(SOAK_EXAMPLES) $(BIN)/pytest tests/isolation $(ARGS)
 
 bench: $(READY) $(STAMPS)/test ## measure; fails below a bar of benches/budgets.toml
 	$(BIN)/python benches/run.py $(ARGS)

@@ -358,15 +358,16 @@ cdef class Admission:
         return self.exceeded(RESPONSE_BYTES, [meter.response_bytes_max for meter in self.levels()], response_bytes)
 
     def timed_out(self):
-        """Which level's `call_s_max` ended a call that took all of it; counted there. The call is still to be released."""
+        """Which level's `call_s_max` ended a call that took all of it, the tenant's where it was lifted meanwhile; counted there.
+        The call is still to be released."""
         return self.exceeded(CALL_S, [meter.call_s_max for meter in self.levels()], INFINITY)
 
     cdef Verdict exceeded(self, int limit, list maxima, double value):
-        "The strictest level refuses what is more than it allows."
+        "The strictest level refuses what is more than it allows; of time, what was too much already."
         cdef verdict_t verdict
         cdef double least = min(maxima)
         verdict.retry_after_s, verdict.limit, verdict.level = INFINITY, ADMITTED_BY_ALL, TENANT
-        if value > least:
+        if value > least or limit == CALL_S:
             strictest = self.levels()[maxima.index(least)]
             verdict.limit = limit
             verdict.level = TOOL if strictest is self.tool else PRINCIPAL if strictest is self.principal else TENANT

@@ -523,8 +523,10 @@ cdef class Channel(Source):
         cdef size_t bytes_out = self.outbox.waiting() - mark - 1  # without the newline, as a request is measured
         if entered is None or bytes_out <= entered.response_bytes_max:
             return False
-        self.outbox.end = self.outbox.sent + mark
         verdict = entered.admission.judge_response(bytes_out)
+        if verdict.admitted:  # since it began it may have more
+            return False
+        self.outbox.end = self.outbox.sent + mark
         self.put_line(id, request, self.engine.upper.over_quota(self, verdict, name))
         return True
 

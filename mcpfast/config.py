@@ -176,6 +176,8 @@ def _made(
     merged: Mapping[str, Any], sources: Mapping[str, str], file: Path | None, *, has_tenants: bool
 ) -> Configuration:
     for name in sorted(merged.keys() - KINDS.keys()):
+        if name in OF_THE_REGISTRY:  # of the environment: in a file they are not looked at here
+            raise mistake(name, f"[{name}] stands in a file, or in what tenancy.registry names")
         raise mistake(name, f"there is no such section; {nearest(name, (*KINDS, *OF_THE_REGISTRY))}")
     _read_secrets(merged)
     sections: Any = decode(merged, Sections, strict=False)
@@ -200,7 +202,8 @@ def _made(
         has_tenants = False
     if has_tenants and registry:
         raise mistake(
-            "tenancy.registry", "the tenants stand in the file of settings already: either here or there"
+            "tenancy.registry",
+            "[plans], [tenants] and [keys] stand in the file of settings already: all of them here, or all there",
         )
     if has_tenants:
         registry = str(file)

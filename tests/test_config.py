@@ -149,7 +149,7 @@ def test_the_registry_is_named_from_the_file_or_stands_in_it(file: Path) -> None
     assert load(file, MCPFAST_TENANCY__REGISTRY="sqlite:////srv/t.db").registry == "sqlite:////srv/t.db"
     file.write_text("[tenants.acme]\n")
     assert load(file).registry == str(file)
-    with pytest.raises(ConfigurationError, match="the tenants stand in the file of settings already"):
+    with pytest.raises(ConfigurationError, match="stand in the file of settings already"):
         load(file, MCPFAST_TENANCY__REGISTRY="x.toml")
 
 
@@ -170,6 +170,7 @@ MISTAKES = {
     "seconds": ("[tenancy]\ndrain_s = nan\n", {}, ":2: tenancy.drain_s: 0 or more seconds are wanted"),
     "syntax": ("[limits\n", {}, "(at line 1, column 8)"),
     "variable's section": ("", {"MCPFAST_LIMIT__IDLE_S": "1"}, "MCPFAST_LIMIT__IDLE_S: limit: there is no such section"),
+    "variable of the registry": ("", {"MCPFAST_TENANTS__ACME": "1"}, "MCPFAST_TENANTS__ACME: tenants: [tenants] stands in a file"),
     "variable's name": ("", {"MCPFAST_LIMITS__IDLES": "1"}, "MCPFAST_LIMITS__IDLES: limits.idles: there is no such name"),
     "variable's value": ("", {"MCPFAST_LIMITS__IDLE_S": "x"}, "MCPFAST_LIMITS__IDLE_S: limits.idle_s: Expected `float`"),
     "variable's list": ("", {"MCPFAST_SERVER__LISTEN": "[x"}, "MCPFAST_SERVER__LISTEN: server.listen: Expected `array`"),

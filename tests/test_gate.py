@@ -19,7 +19,7 @@ if shutil.which("valgrind") is None:
     pytest.skip("needs valgrind: apt-get install -y valgrind", allow_module_level=True)
 
 CASE = "stdio64_legacy"
-HOT = "        cdef Request request = None\n        if entry.context_at >= 0 or self.engine.observer"
+HOT = "        if entry.context_at >= 0 or self.engine.observer"
 COPY = "        copied = PyBytes_FromStringAndSize(self.line, bytes_in)\n"
 RELEASE = f"build/release-{sysconfig.get_config_var('SOABI')}"
 

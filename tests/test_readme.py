@@ -117,6 +117,10 @@ async def orders(client: Client) -> None:
     assert (await client.call_tool("orders")).text == "a desk"
 
 
+async def staff(client: Client) -> None:
+    assert (await client.call_tool("whoami")).text == "amy of Acme Ltd."
+
+
 async def web_routes(app: Any) -> None:
     transport = httpx.ASGITransport(app)
     async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://localhost") as browser:
@@ -133,7 +137,9 @@ TRIED: dict[str, Callable[[Client], Awaitable[None]]] = {
     "web": web,
     "calculator": calculator,
     "orders": orders,
+    "staff": staff,
 }
+SHOWN = {"staff": {"x-badge": "4711"}}  # by the client of a server with tenants
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -145,7 +151,8 @@ def test_python_blocks(
     server: MCPServer[Any] = module.server
 
     async def scenario() -> None:
-        async with Client(server, mode=mode, elicitation_callback=answers) as client:
+        headers = SHOWN.get(server.name)
+        async with Client(server, mode=mode, headers=headers, elicitation_callback=answers) as client:
             assert client.protocol_version == ("2026-07-28" if mode == "auto" else "2025-11-25")
             await TRIED[server.name](client)
 
@@ -157,6 +164,8 @@ def test_python_blocks(
     if server.name == "watched":
         assert "tools/call answered" in capsys.readouterr().out
         assert module.Counter.calls >= 1
+    if server.name == "staff":
+        run(module.test_badge())
 
 
 def test_the_tenants_of_the_page(

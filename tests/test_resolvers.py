@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
+from mcpfast.errors import RegistrationError
 from mcpfast.tenancy.denied import (
     NOT_YOURS,
     Denied,
@@ -17,6 +20,8 @@ from mcpfast.tenancy.denied import (
 from mcpfast.tenancy.identity import Claim, Principal, TenantRecord
 from mcpfast.tenancy.local import Environment, MutualTls, PeerUsers, tls_names
 from mcpfast.tenancy.resolvers import Chain, Evidence, Identity, Peer, Resolver
+from mcpfast.tenancy.service import Tenancy
+from mcpfast.tenancy.stores import MemoryStore
 from tests.identities import Tenants, headers, run
 
 READ, WRITE = frozenset({"read"}), frozenset({"read", "write"})
@@ -254,3 +259,24 @@ def test_the_environment_is_believed_over_stdio_only() -> None:
     assert ask(stdio, transport="stdio", option_tenant="alice").tenant_id == "alice"
     denied(Unauthenticated, "This needs credentials", stdio, option_tenant="acme")
     denied(Unauthenticated, "This needs credentials", stdio, transport="stdio")
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (("alice", "acme"), "Badge.resolve gave a tuple: a Claim"),
+        (ALICE, "gave a Principal: a Claim"),
+        (Claim(Principal(""), "acme"), "without an id"),
+        (Claim(Principal(None), "acme"), "without an id"),  # type: ignore[arg-type]
+        (Claim(Principal("alice", scopes={"read"}), "acme"), "no frozenset"),  # type: ignore[arg-type]
+        (Claim(Principal("alice", roles=["boss"]), "acme"), "no frozenset"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_resolver_that_gives_no_claim_lets_nobody_in(found: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        ask(Badge("x-odd", found), shows=("x-odd",))
+
+
+def test_a_class_is_no_resolver() -> None:
+    with pytest.raises(RegistrationError, match=r"Badge\(...\), not the class"):
+        Tenancy(MemoryStore(), resolvers=[Badge])  # type: ignore[list-item]

@@ -152,7 +152,8 @@ def test_at_the_limit_a_call_runs_and_one_above_waits_its_turn(middleware: bool)
 @both_ways
 def test_who_may_not_wait_is_told_to_come_back(middleware: bool) -> None:
     async def main() -> None:
-        async with full(TenantRecord("acme"), middleware=middleware) as place:
+        nobody_waits = TenantRecord("acme", quota=Quota(queued_calls_max=0))
+        async with full(nobody_waits, middleware=middleware) as place:
             wire = await place.served.wire()
             sent = hold(wire, "a")
             wire.send(sent)

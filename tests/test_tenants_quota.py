@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mcpfast import Context, MCPServer, ToolError
+from mcpfast import Context, Limits, MCPServer, ToolError
 from mcpfast.tenancy.identity import Quota, TenantRecord
 from tests.asking import accept
 from tests.tenanted import LEGACY, Served, codes, serving, tenancy, text_of, until
@@ -498,6 +498,35 @@ def test_a_call_that_hides_its_cancellation_is_answered_and_gives_its_place_back
             for _ in range(3):
                 await calls(wire, call(wire, "stubborn"))
                 assert served.meter().in_flight == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("running_calls_max", [0, 2])
+def test_limits_that_are_lifted_while_a_call_runs(running_calls_max: int) -> None:
+    async def main() -> None:
+        limits = Limits(running_calls_max=running_calls_max)
+        async with serving(make_server(limits=limits)) as served:
+            wire = await served.wire()
+            await served.change(quota=Quota(call_s_max=0.05))
+            slow = call(wire, "sleeps")
+            wire.send(slow)
+            await until(lambda: served.meter().in_flight == 1)
+            await served.change(quota=Quota(response_bytes_max=1_000))
+            other = await served.wire()
+            await calls(other, call(other, "echo", text="x"))  # from here on they hold
+            late = await wire.answer(slow["id"])
+            check_refusal(
+                late, "call_s_max", "tenant", "The call took longer than is allowed for", retry=False
+            )
+            large = call(wire, "sleeps", text="x" * 2_000, seconds=0.05)
+            wire.send(large)
+            await until(lambda: served.meter().in_flight == 1)
+            await served.change(quota=Quota(response_bytes_max=9_000))
+            await calls(other, call(other, "echo", text="x"))  # from here on they hold
+            assert text_of(await wire.answer(large["id"])) == "x" * 2_000
+            assert served.meter().in_flight == 0
+            assert running_calls_max == 0 or served.gate.running == 0
 
     run(main())
 

@@ -13,7 +13,7 @@ from mcpfast.server.sealed import KeyRing
 from mcpfast.tenancy.denied import InvalidToken
 from mcpfast.tenancy.identity import Claim, Principal, Quota
 from mcpfast.tenancy.resolvers import Evidence
-from tests.test_http import BASE, Answer, Browser, both_loops, connect, modern, request, rpc, serving
+from tests.test_http import BASE, Answer, Browser, both_loops, connect, modern, post, request, rpc, serving
 from tests.test_http_doors import sent
 from tests.web_tenants import Tenanted, call, change, initialize, registry_of, session, text_of, who
 from tests.wire import run
@@ -450,5 +450,83 @@ def test_a_client_that_leaves_while_it_is_asked_about_leaves_nothing() -> None:
             badges.gate.set()
             await asyncio.sleep(0.05)
             assert not listener.endpoint.identifying and not listener.endpoint.exchanges
+
+    run(scenario())
+
+
+# ---------------------------------------------------------------- odd bodies of who is nobody
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize(
+    ("body", "id"),
+    [
+        (b'{"jsonrpc":"2.0","id":7,"method":"x"}', 7),
+        (b'{"jsonrpc":"2.0","id":1.5,"method":"x"}', None),
+        (b'{"a":' + b"[" * 30_000, None),
+        (b'{"id":"\xff"}', None),
+        (b'{"id":7,"a":"' + b"x" * (64 << 10) + b'"}', None),
+        (b"", None),
+    ],
+)
+def test_who_is_nobody_is_told_so_whatever_he_sends(body: bytes, id: int | None, waits: bool) -> None:
+    async def scenario() -> None:
+        tenanted = Tenanted(resolvers=[Badges()] if waits else [])
+        async with serving(tenanted.server()) as (_, port), await connect(port) as browser:
+            answer = await browser.ask(body, **({"X_Badge": "bad"} if waits else {}))
+            assert (answer.status, answer.code) == (401, 4010)
+            assert answer.messages[0].get("id") == id
+
+    run(scenario())
+
+
+def test_nobody_is_asked_about_who_has_gone() -> None:
+    async def scenario() -> None:
+        badges = Badges()
+        badges.gate.clear()
+        async with serving(Tenanted(resolvers=[badges]).server()) as (listener, port):
+            waiting = listener.endpoint.identifying
+            for number in range(3):
+                async with await connect(port) as browser:
+                    browser.write(post(modern("tools/list", {})[0], X_Badge=f"number {number}"))
+                    async with asyncio.timeout(5):
+                        while not waiting:
+                            await asyncio.sleep(0.01)
+                async with asyncio.timeout(5):
+                    while waiting:
+                        await asyncio.sleep(0.01)
+
+    run(scenario())
+
+
+# ---------------------------------------------------------------- room for sessions
+
+
+async def opens(browser: Browser, credential: dict[str, str]) -> int:
+    return (await browser.ask(initialize(), **credential)).status
+
+
+def test_no_tenant_takes_the_others_room_for_sessions() -> None:
+    async def scenario() -> None:
+        tenanted = Tenanted(http_sessions_max=4)
+        async with serving(tenanted.server()) as (_, port), await connect(port) as browser:
+            assert [await opens(browser, tenanted.alice) for _ in range(2)] == [200, 200]
+            for credential in (tenanted.alice, tenanted.bob):
+                refused = await browser.ask(initialize(), **credential)
+                assert (refused.status, refused.headers["retry-after"]) == (503, "10")
+            assert [await opens(browser, tenanted.eve) for _ in range(2)] == [200, 503]
+
+    run(scenario())
+
+
+def test_a_sealed_session_makes_room_among_its_own_tenants() -> None:
+    async def scenario() -> None:
+        tenanted = Tenanted(http_sessions_max=4)
+        server = serving(tenanted.server(), session_mode="sealed")
+        async with server as (listener, port), await connect(port) as browser:
+            assert await opens(browser, tenanted.eve) == 200
+            assert [await opens(browser, tenanted.alice) for _ in range(5)] == [200] * 5
+            kept = [one.caller.key[0] for one in listener.endpoint._sessions.kept.values() if one.caller]
+            assert kept == ["globex", "acme", "acme"]
 
     run(scenario())

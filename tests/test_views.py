@@ -184,3 +184,15 @@ def test_a_changed_catalog_makes_views_anew() -> None:
     assert (
         after is not before and after.key.scopes == frozenset({WRITE}) and shared.generation == generation + 1
     )
+
+
+@pytest.mark.parametrize(
+    "uri", ["file:///a/b", "file:////a/b", "file:///a//b", "file:///a///b?x=//", "file:///a//b#x"]
+)
+def test_doubled_slashes_hide_nothing_from_what_is_denied(uri: str) -> None:
+    def verdict(*deny: str) -> str:
+        view = catalog().of("organization", ("*",), deny, frozenset(), frozenset())
+        return view.decide_uri(uri).verdict
+
+    assert verdict("file:///a/b") == verdict("file:///a/*") == "hidden"
+    assert verdict("file://a/b") == verdict("file:///a/c") == "visible"

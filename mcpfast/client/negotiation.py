@@ -129,8 +129,8 @@ async def _auto(speaker: Speaker, offer: Offer, probe_timeout_s: float) -> Agree
         except RequestTimeout:
             pass
         except MCPError as error:
-            if error.code in (HEADER_MISMATCH, MISSING_CAPABILITY):
-                raise
+            if error.code in (HEADER_MISMATCH, MISSING_CAPABILITY) or error.code > 0:
+                raise  # above 0: of the server's own, which was reached and understood, and refuses (tenants, quotas)
             if isinstance(error, HttpError) and error.status in ERALESS_STATUS:
                 raise
             supported = _supported(error)

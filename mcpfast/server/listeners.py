@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("mcpfast")
 LOOK_S = 15.0  # a credential that is over, where nothing else changes, is noticed within this time
 SLICE = 100  # looked at together: one that has to be waited for holds up no more than these
-HELD_MAX = 1_024  # changes that wait, of one session, until it is known again who listens; more are not told
+HELD_MAX = 256  # changes that wait, of one session, until it is known again who listens; more are not told
 KINDS = ("tools", "prompts", "resources")
 
 

@@ -26,6 +26,7 @@ _HOME = {
     "Principal": "identity",
     "Quota": "identity",
     "Resolver": "resolvers",
+    "SqliteStore": "registry_sqlite",
     "Store": "stores",
     "Tenancy": "service",
     "Tenant": "tenant",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from mcpfast.tenancy.issuers import Issuer
     from mcpfast.tenancy.key_records import KeyRecord
     from mcpfast.tenancy.local import MutualTls, PeerUsers
+    from mcpfast.tenancy.registry_sqlite import SqliteStore
     from mcpfast.tenancy.resolvers import Evidence, Resolver
     from mcpfast.tenancy.service import Tenancy
     from mcpfast.tenancy.stores import MemoryStore, Store
@@ -63,6 +65,7 @@ __all__ = [
     "Principal",
     "Quota",
     "Resolver",
+    "SqliteStore",
     "Store",
     "Tenancy",
     "Tenant",

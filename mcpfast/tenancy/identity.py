@@ -21,14 +21,16 @@ def shared(scopes: frozenset[str]) -> frozenset[str]:
 
 
 class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """How much may be used; 0 everywhere means: no limit of ours. One for a tenant, a principal, or a tool."""
+    """How much may be used; 0 means: no limit of ours. One for a tenant, a principal, or a tool."""
 
-    calls_per_s: float = 0.0  # refilled so fast
+    calls_per_s: float = (
+        0.0  # refilled so fast; every request is a call, those that open a session and ask for lists, too
+    )
     calls_burst: float = 0.0  # and so many at once; 0: one second's
     bytes_per_s: float = 0.0  # of requests and responses
     bytes_burst: float = 0.0
     concurrent_calls_max: int = 0
-    queued_calls_max: int = 0  # waiting for a place; 0: those that find none are refused
+    queued_calls_max: int = 32  # of a tenant, waiting for a place in a full process; 0: those that find none are refused
     request_bytes_max: int = 0
     response_bytes_max: int = 0
     call_s_max: float = 0.0  # wall time of one call

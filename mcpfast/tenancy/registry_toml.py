@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,10 @@ READ_HERE_BYTES_MAX = 2 << 10  # of TOML: about a millisecond of work
 FIRST_BYTES_MAX = (
     256 << 10
 )  # while nobody is served; of a larger file more memory is left over than its tenants take
-SIZE = 1  # its place in a stamp
+INODE, SIZE, WRITTEN = range(3)  # what stands where in a stamp
+SETTLED_S = (
+    0.1  # a file that is younger, and was written in its place, is looked at again before it is believed
+)
 _TENANTS = msgspec.msgpack.Decoder(list[TenantRecord])
 _KEYS = msgspec.msgpack.Decoder(list[KeyRecord])
 
@@ -49,7 +53,14 @@ class TomlStore:
         return content
 
     async def changed(self) -> bool:
-        return self._seen != self._stamp()
+        stamp = self._stamp()
+        return self._seen != stamp and not self._is_being_written(stamp)
+
+    def _is_being_written(self, stamp: tuple[int, ...]) -> bool:
+        """Whether somebody may be in the midst of writing into the file: for a moment it is empty, and so would be who is served.
+        One that was put in the place of the old one, as we do it, is whole."""
+        written_s = time.time() - stamp[WRITTEN] * 1e-9
+        return bool(self._seen) and stamp[INODE] == self._seen[INODE] and 0 <= written_s < SETTLED_S
 
     async def put(self, record: TenantRecord, *, new: bool = False) -> TenantRecord:
         return await self._edit(toml_file.PutTenant(record, new), TenantRecord)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -137,6 +137,7 @@ class Chain:
             found = await resolver.resolve(evidence)
             if found is None:
                 continue
+            _check_claim(found, resolver)
             if claim is None:
                 claim = found
             elif (claim.principal.id, claim.tenant) != (found.principal.id, found.tenant):
@@ -158,6 +159,20 @@ class Chain:
         if record.state == "draining":
             raise Unavailable("This tenant takes no new calls", retry_after_s=DRAINED_S)
         return Identity(tenant_id, principal)
+
+
+def _check_claim(found: Any, resolver: Resolver) -> None:
+    """Raises TypeError for what a resolver of somebody's own gave instead of a claim: it is not taken for anybody."""
+    who = f"{type(resolver).__name__}.resolve"
+    if not isinstance(found, Claim):
+        raise TypeError(
+            f"{who} gave a {type(found).__name__}: a Claim(Principal(...), tenant) or None is wanted"
+        )
+    principal: Any = found.principal
+    if not isinstance(principal.id, str) or not principal.id:
+        raise TypeError(f"{who} gave a Principal without an id")
+    if not (isinstance(principal.scopes, frozenset) and isinstance(principal.roles, frozenset)):
+        raise TypeError(f"{who} gave a Principal whose scopes or roles are no frozenset({...})")
 
 
 def _principal_in(record: TenantRecord, claim: Claim) -> Principal:

@@ -78,6 +78,9 @@ class Tenancy:
         self.store = open_store(registry) if isinstance(registry, str) else registry
         self.issuers = tuple(issuers)
         self.resolvers = tuple(resolvers)
+        for one in self.resolvers:
+            if isinstance(one, type):
+                raise RegistrationError(f"resolvers are objects: {one.__name__}(...), not the class")
         self.tenant = tenant
         self.scopes = frozenset(scopes)
         self.scopes_asked = frozenset(scopes_asked)

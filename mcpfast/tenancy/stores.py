@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from mcpfast.tenancy.decoding import ConfigurationError, below, mistake, nearest
+from mcpfast.tenancy.decoding import ConfigurationError, below, decode, mistake, nearest
 from mcpfast.tenancy.identity import Plan, Quota, TenantRecord
 from mcpfast.tenancy.key_records import KeyRecord
 from mcpfast.tenancy.namespace import UnsafeName, check_tenant_id
+
+T = TypeVar("T")
 
 
 class Conflict(ConfigurationError):
@@ -161,9 +163,12 @@ class MemoryStore:
         plans: Mapping[str, Plan] | None = None,
         keys: Iterable[KeyRecord] = (),
     ) -> None:
-        self._plans = dict(plans or {})
-        self._tenants = {record.id: record for record in tenants}
-        self._keys = {key.id: key for key in keys}
+        # As if they were read: what is a set or a list becomes a frozenset or a tuple, and a wrong type is told.
+        self._plans = {
+            name: _as_read(plan, Plan, below("plans", name)) for name, plan in (plans or {}).items()
+        }
+        self._tenants = {one.id: _as_read(one, TenantRecord, below("tenants", one.id)) for one in tenants}
+        self._keys = {one.id: _as_read(one, KeyRecord, below("keys", one.id)) for one in keys}
         self._version = 1
         self._loaded = 0
         check(Content(self._plans, self._tenants, self._keys))
@@ -208,6 +213,10 @@ class MemoryStore:
         self._keys[id] = revoked = msgspec.structs.replace(self._keys[id], revoked=True)
         self._version += 1
         return revoked
+
+
+def _as_read(record: msgspec.Struct, kind: type[T], path: str) -> T:
+    return decode(msgspec.to_builtins(record), kind, path)
 
 
 def next_revision(record: TenantRecord, stored: TenantRecord | None, new: bool) -> TenantRecord:

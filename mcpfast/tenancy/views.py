@@ -26,6 +26,9 @@ VIEWS_MAX = 1_024
 DECISIONS_MAX = 10_000  # remembered by one view
 PATTERNS_MAX = 1_024  # compiled, of all tenants
 _QUERY_OR_FRAGMENT = re.compile("[?#]")
+_DOUBLED = re.compile(
+    "(?<!:)(?<!:/)//+"
+)  # but for the two behind the scheme: whoever opens a path takes these for one
 
 
 class Requirement(NamedTuple):
@@ -94,7 +97,7 @@ class View:
 
     def matches_uri(self, uri: str, spelled: str | None = None) -> bool:
         """Whether they let a URI pass: the canonical spelling must be allowed, encoded or plain, and none denied. A pattern
-        that denies a URI denies it with a query and a fragment, too."""
+        that denies a URI denies it with a query and a fragment, and with slashes doubled, too."""
         try:
             canonical = canonical_uri(uri)
             if spelled is not None:
@@ -106,6 +109,7 @@ class View:
             return False
         spellings = {uri, canonical, plain}
         spellings |= {_QUERY_OR_FRAGMENT.split(text, 1)[0] for text in spellings}
+        spellings |= {_DOUBLED.sub("/", text) for text in spellings}
         return not any(map(self._deny.match, spellings))
 
     def _decide(self, matched: bool, requirement: Requirement) -> Decision:

@@ -3,7 +3,7 @@
 That it would is shown by bugs, planted one after the other in the code of the server: each is one thing forgotten, as it could
 be forgotten by a change, and each must be found.
 
-A longer run: MCPFAST_ISOLATION_EXAMPLES=1000 make test ARGS=tests/isolation
+A longer run: make soak
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -38,6 +39,7 @@ class Shown(NamedTuple):
     tls_names: tuple[str, ...]
 
 
+READ_BYTES_MAX = 64 << 10
 NOTHING_SHOWN = Shown(None, ())
 
 
@@ -80,6 +82,17 @@ def _begin_to_wait(
     task = asyncio.get_running_loop().create_task(_wait(endpoint, exchange, head, head.body, evidence, go_on))
     endpoint.identifying.add(task)
     task.add_done_callback(endpoint.identifying.discard)
+    exchange.tied = _Finding(task)
+
+
+class _Finding:
+    """A Task that finds out who asks. It ends with the client: so there are never more of them than connections."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    def lost(self, reason: str) -> None:
+        self._task.cancel(reason)
 
 
 async def _wait(
@@ -105,6 +118,8 @@ async def _wait(
         end(endpoint.broke, exchange, error)
     else:
         end(_known, endpoint, exchange, head, caller, go_on)
+    finally:
+        exchange.tied = None
 
 
 def _known(
@@ -177,11 +192,11 @@ def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
 
 
 def error_line(error: MCPError, body: bytes | None) -> bytes:
-    """The error with the id of the request that `body` is, if it is one."""
-    try:
-        id_ = msgspec.json.decode(body or b"", type=_Request).id
-    except msgspec.DecodeError:
-        id_ = msgspec.UNSET
+    """The error with the id of the request that `body` is, if it is one; what is long is not read for somebody unknown."""
+    id_: str | int | msgspec.UnsetType = msgspec.UNSET
+    if body and len(body) <= READ_BYTES_MAX:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            id_ = msgspec.json.decode(body, type=_Request).id
     if isinstance(id_, msgspec.UnsetType):
         return messages.error_line(error, id_null=False)
     return messages.error_answer(error, msgspec.json.encode(id_))
