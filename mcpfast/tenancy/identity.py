@@ -30,7 +30,9 @@ class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     bytes_per_s: float = 0.0  # of requests and responses
     bytes_burst: float = 0.0
     concurrent_calls_max: int = 0
-    queued_calls_max: int = 32  # of a tenant, waiting for a place in a full process; 0: those that find none are refused
+    queued_calls_max: int = (
+        32  # of a tenant, waiting for a place in a full process; 0: those that find none are refused
+    )
     request_bytes_max: int = 0
     response_bytes_max: int = 0
     call_s_max: float = 0.0  # wall time of one call
