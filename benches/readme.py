@@ -55,6 +55,14 @@ BENCH = (
     "rss",
     "idle_connection",
     "http_idle_session",
+    "tenants_http",
+    "tenants_stdio",
+    "tenants_admission",
+    "tenants_10000",
+    "tenant_memory",
+    "tenants_quiet_p99",
+    "tenants_list",
+    "tenants_reload",
 )
 
 

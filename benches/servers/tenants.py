@@ -34,12 +34,13 @@ def tenancy_of(registry: str) -> Tenancy | None:
 def made(registry: str, tools: int) -> MCPServer:
     """The server, not yet serving."""
     server = MCPServer("echo", version="1.0", tenancy=tenancy_of(registry))
+    asked, nobodys = ({SCOPE}, {"nobody"}) if server.tenancy else ((), ())
 
-    @server.tool(scopes={SCOPE}, cost=2)
+    @server.tool(scopes=asked, cost=2)
     async def echo(text: str) -> str:
         return text
 
-    @server.tool(scopes={SCOPE})
+    @server.tool(scopes=asked)
     async def rest() -> str:
         """Lets go of what nobody holds any more, before memory is looked at."""
         gc.collect()
@@ -47,9 +48,8 @@ def made(registry: str, tools: int) -> MCPServer:
 
     hidden = tools // 10 if server.tenancy else 0
     for number in range(tools + hidden):
-        scope = SCOPE if number < tools else "nobody"
 
-        @server.tool(name=f"tool_{number}", scopes={scope})
+        @server.tool(name=f"tool_{number}", scopes=asked if number < tools else nobodys)
         async def one_more(text: str) -> str:
             """Says what it is told."""
             return text
