@@ -270,6 +270,7 @@ def test_a_mistake_ends_a_real_process_with_one_line(file: Path) -> None:
     assert "did you mean 'idle_s'?" in done.stderr
 
 
+@pytest.mark.plain_build  # to count coverage imports more
 def test_a_server_that_asks_for_no_settings_loads_none() -> None:
     code = "import sys, mcpfast.cli, mcpfast.serve; print(*sys.modules)"
     loaded = subprocess.run(

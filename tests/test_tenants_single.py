@@ -76,6 +76,7 @@ REQUESTS = [
 IMPORTED = message(99, "tools/call", name="imported", arguments={})
 
 
+@pytest.mark.plain_build  # to count coverage imports more
 def test_nothing_of_tenants_is_imported_over_stdio(tmp_path: Path) -> None:
     file = tmp_path / "server.py"
     file.write_text(SERVER.replace("*TRANSPORT", ""))
@@ -86,6 +87,7 @@ def test_nothing_of_tenants_is_imported_over_stdio(tmp_path: Path) -> None:
     assert found[99]["result"]["structuredContent"] == {"result": []}
 
 
+@pytest.mark.plain_build  # to count coverage imports more
 def test_nothing_of_tenants_is_imported_over_http(tmp_path: Path) -> None:
     import http.client
 
