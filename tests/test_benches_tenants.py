@@ -175,6 +175,7 @@ def test_a_loop_that_stood_still_is_seen() -> None:
 # ---- the figures ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.plain_build  # a server that is counted line by line serves no quota of a thousand a second
 @pytest.mark.parametrize(
     "name",
     [

@@ -100,7 +100,12 @@ def key_table(tenant: str) -> str:
 
 
 def environment(said: dict[str, str]) -> dict[str, str]:
-    return {**{name: value for name, value in os.environ.items() if not name.startswith("MCPFAST_")}, **said}
+    """Ours, without settings, but with what says which build is tested; and what is said."""
+    tree = ("MCPFAST_TREE", "MCPFAST_BUILD")
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("MCPFAST_") or name in tree
+    }
+    return kept | said
 
 
 def ask(command: list[str], asked: Callable[[Client], Awaitable[Any]], **environ: str) -> Any:

@@ -49,7 +49,21 @@ EXPECTED: dict[str, Any] = {
 def drive(
     command: list[str], mode: str, env: dict[str, str] | None = None, server: Sequence[str] = SERVER
 ) -> dict[str, Any]:
-    """What the client saw of the server."""
+    """What the client saw of the server. Once more where it saw nothing of the progress, as it may on a busy machine."""
+    seen = drive_once(command, mode, env, server)
+    if not seen["progress"]:
+        seen = drive_once(command, mode, env, server)
+    # The clients hand progress to a callback of its own task, and drop what is not handled when the answer is there: on a
+    # busy machine the last ones may be missing. What came must be right, and in order. (tests/test_progress_cancellation.py
+    # sees every one of them on the wire.)
+    told = seen["progress"]
+    assert told and told == EXPECTED["progress"][: len(told)]
+    return seen | {"progress": EXPECTED["progress"]}
+
+
+def drive_once(
+    command: list[str], mode: str, env: dict[str, str] | None, server: Sequence[str]
+) -> dict[str, Any]:
     driven = subprocess.run(
         [*command, mode, *server],
         capture_output=True,
@@ -59,12 +73,7 @@ def drive(
     )
     assert driven.returncode == 0, driven.stderr
     seen: dict[str, Any] = json.loads(driven.stdout)
-    # The clients hand progress to a callback of its own task, and drop what is not handled when the answer is there: on a
-    # busy machine the last ones may be missing. What came must be right, and in order. (tests/test_progress_cancellation.py
-    # sees every one of them on the wire.)
-    told = seen["progress"]
-    assert told and told == EXPECTED["progress"][: len(told)]
-    return seen | {"progress": EXPECTED["progress"]}
+    return seen
 
 
 @pytest.fixture(scope="module")
