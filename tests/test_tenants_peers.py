@@ -29,6 +29,10 @@ from tests.web_tenants import Tenanted, call, change, session, text_of, who
 from tests.wire import run
 
 # ---------------------------------------------------------------- client certificates
+KEY_USES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "key_cert_sign",
+    "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
 
 
 class Authority(NamedTuple):
@@ -66,6 +70,8 @@ class Authority(NamedTuple):
         from cryptography.hazmat.primitives import hashes, serialization
 
         now = dt.datetime.now(dt.UTC)
+        is_ca = isinstance(extension, x509.BasicConstraints)
+        signs = dict.fromkeys(KEY_USES, False) | {"key_cert_sign": is_ca, "digital_signature": True}
         made = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -74,7 +80,12 @@ class Authority(NamedTuple):
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(days=1))
             .not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(extension, critical=False)
+            .add_extension(extension, critical=is_ca)
+            .add_extension(x509.KeyUsage(**signs), critical=True)  # this and what follows 3.13 insists on
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+            )
             .sign(self.key, hashes.SHA256())
         )
         pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
