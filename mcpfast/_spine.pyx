@@ -487,8 +487,8 @@ cdef class Channel(Source):
         if engine.gate is not None and not engine.gate.enter():
             return OTHERWISE
         if granted.admission.enter(&why, granted.cost, bytes_in, now_s, now_s + engine.epoch_ahead_s) != ADMITTED_BY_ALL:
-            if engine.gate is not None and engine.gate.leave():
-                engine.tenancy.hand_over()
+            if engine.gate is not None:
+                engine.gate.leave()  # nobody waits for it: then it would not have been free
             self.put_line(id, None, engine.upper.over_quota(self, verdict_of(why), entry.name))
             return DRAINED
         self.entered = granted
@@ -512,7 +512,8 @@ cdef class Channel(Source):
             return 0
         self.entered = None
         entered.admission.undo(entered.cost, bytes_in, engine.now_s + engine.epoch_ahead_s)
-        if engine.gate is not None and engine.gate.leave():
+        if engine.gate is not None:
+            engine.gate.leave()
             engine.tenancy.hand_over()
         return 0
 

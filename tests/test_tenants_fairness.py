@@ -454,6 +454,27 @@ def test_a_credential_that_ends_while_its_call_waits() -> None:
 # ---------------------------------------------------------------- with quotas beside
 
 
+def test_what_is_refused_or_never_began_on_the_quick_way_leaves_its_place() -> None:
+    async def main() -> None:
+        async with full(TenantRecord("acme"), places=5) as place:
+            wire = await place.served.wire()
+            for text in (
+                "a",
+                "b",
+                "c",
+                4,
+            ):  # the last one as quickly as those before, until its argument is read
+                answer = await wire.ask(*_call("echo", text=text))
+            assert answer["result"]["isError"] is True
+            assert place.at_rest()
+            await place.served.change(quota=Quota(calls_per_s=0.01, calls_burst=3.0))
+            answers = [await wire.ask(*_call("echo", text="x")) for _ in range(5)]
+            assert codes(answers) == [None, None, None, 4291, 4291]
+            assert place.at_rest()
+
+    run(main())
+
+
 def test_a_quota_that_refuses_after_waiting_gives_the_place_on() -> None:
     async def main() -> None:
         async with full() as place:
