@@ -136,9 +136,8 @@ class Listeners:
     async def _found(self, session: Session, channel: Channel, before: Caller) -> Caller | None:
         """Whose it is now; None for nobody's who may listen. Where that cannot be told in time, what was known holds on."""
         try:
-            async with asyncio.timeout(self._tenants.server.limits.identify_s):
-                found = await self._tenants.find(channel, session)
-        except (TimeoutError, Unavailable):
+            found = await self._tenants.find(channel, session)
+        except Unavailable:
             return before if time.monotonic() < before.expires_s else None
         except Denied:
             return None

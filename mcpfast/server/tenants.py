@@ -7,7 +7,6 @@ What is decided here the compiled way remembers (a Pass in its Caller), so a pla
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -25,7 +24,7 @@ from mcpfast.server.dispatch import (
 )
 from mcpfast.server.listeners import Listeners
 from mcpfast.server.registered import ASKS_NOTHING, Prompt, Resource, Tool, Use
-from mcpfast.tenancy.denied import Denied, Forbidden, InsufficientScope, Unavailable
+from mcpfast.tenancy.denied import Denied, Forbidden, InsufficientScope
 from mcpfast.tenancy.local import OF_THE_PROCESS
 from mcpfast.tenancy.refusals import refusal
 from mcpfast.tenancy.resolvers import Evidence, Peer
@@ -65,15 +64,12 @@ class Tenants:
     async def open(self) -> None:
         await self.callers.open()
         self._look_at_catalog()
-        self.engine.tenancy = self
+        self.engine.tenancy = self.callers
         self.listeners.open()
 
     async def close(self) -> None:
         await self.listeners.close()
         await self.callers.close()
-
-    def hand_over(self) -> None:
-        self.callers.hand_over()
 
     def cancel_of(self, tenant: Tenant) -> None:
         sources = [*(session.calls for session in self.host.sessions), *self.calls_beside]
@@ -106,7 +102,7 @@ class Tenants:
 
     async def find(self, channel: Channel, session: Session) -> Caller:
         """Whose a connection or an exchange is. Raises Denied."""
-        return await self.callers.find(
+        return await self.callers.find_in_time(
             channel.evidence() or evidence_of(session, self.callers.tenancy.tenant)
         )
 
@@ -119,10 +115,7 @@ class Tenants:
         """Whose a request is, found anew."""
         channel = request.channel
         try:
-            async with asyncio.timeout(self.server.limits.identify_s):
-                request.caller = channel.caller = await self.find(channel, channel.session)
-        except TimeoutError:
-            raise self._denied(channel, Unavailable(TOO_LATE, retry_after_s=1.0)) from None
+            request.caller = channel.caller = await self.find(channel, channel.session)
         except Denied as denied:
             raise self._denied(channel, denied) from None
         return request.caller
@@ -263,7 +256,7 @@ class Tenants:
     def use_of(self, uri: str, view: View) -> Use | None:
         """What reading a URI takes; None where nothing is behind it for this view. Raises InsufficientScope."""
         resource, decision = self._resource(uri, view)
-        return resource.use if resource is not None and self._visible(decision) else None
+        return resource.use if resource is not None and _visible(decision) else None
 
     def _resource(self, uri: str, view: View) -> tuple[Resource | None, Decision]:
         """What is behind a URI, and whether this view has it: in the client's spelling, and as its template reads it."""
@@ -298,16 +291,13 @@ class Tenants:
     def _may(self, request: Request, target: str, decision: Decision) -> bool:
         """As `_visible`, for what is asked for by name: what is denied is written down."""
         try:
-            visible = self._visible(decision)
+            visible = _visible(decision)
         except InsufficientScope as denied:
             self._write_denial("permission", request.channel, request.method, target, denied.message)
             raise
         if not visible:
             self._write_denial("permission", request.channel, request.method, target, CALLED_UNKNOWN)
         return visible
-
-    def _visible(self, decision: Decision) -> bool:
-        return self.callers.is_visible(decision)
 
     def _look_at_catalog(self) -> None:
         """Views are told of what is asked for whenever something came or went."""
@@ -360,7 +350,13 @@ GUESS = "a refusal"  # the key of the Pass for what is hidden or nowhere
 CURSOR = "cursor"  # what sealed cursors are sealed for
 ENDED = "This tenant is not served any more"
 CALLED_UNKNOWN = "It is not for this tenant, and was called unknown"
-TOO_LATE = "It could not be found out in time who is asking"
+
+
+def _visible(decision: Decision) -> bool:
+    """False: as if it were not there. Raises InsufficientScope where a token with more scopes would help."""
+    if decision.verdict == "step-up":
+        raise InsufficientScope(decision.missing)
+    return decision.verdict == "visible"
 
 
 def _requirement(use: Use) -> Requirement:

@@ -24,7 +24,7 @@ from mcpfast.tenancy.administration import Administration
 from mcpfast.tenancy.api_keys import ApiKeys
 from mcpfast.tenancy.audit import Actor, AuditLog, DenialOf, Denials, audit_log_of
 from mcpfast.tenancy.decoding import ConfigurationError
-from mcpfast.tenancy.denied import NOT_YOURS, Denied, Forbidden, InsufficientScope, InvalidToken
+from mcpfast.tenancy.denied import NOT_YOURS, Denied, Forbidden, InvalidToken, Unavailable
 from mcpfast.tenancy.fairness import FairGate
 from mcpfast.tenancy.issuers import Issuer
 from mcpfast.tenancy.local import Environment, MutualTls, PeerUsers
@@ -33,12 +33,14 @@ from mcpfast.tenancy.registry import Changes, Registry
 from mcpfast.tenancy.resolvers import Chain, Evidence, Identity, Resolver
 from mcpfast.tenancy.stores import Store, open_store
 from mcpfast.tenancy.tenant import Tenant
-from mcpfast.tenancy.views import Decision, Requirement, Views
+from mcpfast.tenancy.views import Requirement, Views
 
 CALLERS_MAX = (
     65_536  # remembered, for a minute; who was not heard of for longest is found again when he calls
 )
+TOO_LATE = "It could not be found out in time who is asking"
 SWEEP_S = 60.0  # meters of principals that say nothing any more are forgotten so often, and what was found out about callers
+SWEEP_SLICE = 100  # tenants whose meters are looked at without a pause
 RELOADED_IDS_MAX = 100  # of each sort, named in the record of a reload
 log = logging.getLogger("mcpfast.tenancy")
 
@@ -153,6 +155,7 @@ class Callers:
         self.registry = Registry(tenancy.store, clock=clock, drain_s=tenancy.drain_s)
         self.views = Views()
         self.fair: FairGate | None = None
+        self._identify_s = limits.identify_s
         self._chain = tenancy.chain(self.registry, now)
         # A resolver of somebody's own may want to be in a Task from its first step on: `asyncio.timeout` and anyio do.
         self.needs_task = any(not isinstance(one, (MutualTls, PeerUsers)) for one in tenancy.resolvers)
@@ -219,6 +222,14 @@ class Callers:
             )
             raise
 
+    async def find_in_time(self, evidence: Evidence, *, via: str = "") -> Caller:
+        """The same, within `limits.identify_s`: raises Unavailable after that. To be awaited by a Task."""
+        try:
+            async with asyncio.timeout(self._identify_s):
+                return await self.find(evidence, via=via)
+        except TimeoutError:
+            raise Unavailable(TOO_LATE, retry_after_s=1.0) from None
+
     def _caller(self, identity: Identity) -> Caller:
         known = self._known.get(identity)
         if known is not None and known.is_good(self._engine.generation, self._clock()):
@@ -253,13 +264,6 @@ class Callers:
             asked |= requirement.scopes
         self.views.catalog_changed(asked)
         self._forget()
-
-    @staticmethod
-    def is_visible(decision: Decision) -> bool:
-        """False: as if it were not there. Raises InsufficientScope where a token with more scopes would help."""
-        if decision.verdict == "step-up":
-            raise InsufficientScope(decision.missing)
-        return decision.verdict == "visible"
 
     # ---- how much ------------------------------------------------------------------------------------------
 
@@ -306,11 +310,12 @@ class Callers:
             await asyncio.sleep(SWEEP_S)
             self._forget()  # who sends the same head for ever is asked about again: keys are withdrawn, and badges
             self._engine.epoch_ahead_s = self._now() - self._clock()  # clocks are set now and then
-            for number, tenant in enumerate(list(self._metered())):
-                if tenant.meter.sweep(self._clock(), self._now()):
+            metered = list(self._metered())
+            for at in range(0, len(metered), SWEEP_SLICE):
+                now_s, epoch_s = self._clock(), self._now()
+                if sum(one.meter.sweep(now_s, epoch_s) for one in metered[at : at + SWEEP_SLICE]):
                     self._forget()  # passes hold admissions of meters that are gone
-                if number % 100 == 99:
-                    await asyncio.sleep(0)
+                await asyncio.sleep(0)
 
     def _metered(self) -> Iterator[Tenant]:
         return (tenant for tenant in self.registry.tenants() if tenant.meter is not None)
@@ -321,9 +326,8 @@ class Callers:
         self, of: DenialOf, caller: Caller | None, via: str, action: str, target: str, reason: str
     ) -> None:
         """Writes down that a caller was refused. Cheap: a few a second are written, the others counted."""
-        if self._denials is not None:
-            tenant, principal = ("", "") if caller is None else caller.key[:2]
-            self._write_denial(of, Actor(principal, via, tenant), action, target, reason)
+        tenant, principal = ("", "") if caller is None else caller.key[:2]
+        self._write_denial(of, Actor(principal, via, tenant), action, target, reason)
 
     def _write_denial(self, of: DenialOf, actor: Actor, action: str, target: str, reason: str) -> None:
         if self._denials is not None:

@@ -35,7 +35,7 @@ from mcpfast.tenancy.administration import ADMIN_SCOPE, Administrator, Failed, K
 from mcpfast.tenancy.api_keys import PREFIX
 from mcpfast.tenancy.audit import Actor, without_secrets
 from mcpfast.tenancy.decoding import ConfigurationError, decode, mistake, nearest
-from mcpfast.tenancy.denied import Denied, InsufficientScope, Unauthenticated, Unavailable
+from mcpfast.tenancy.denied import Denied, InsufficientScope, Unauthenticated
 from mcpfast.tenancy.namespace import UnsafeName
 from mcpfast.tenancy.stores import Conflict, Unknown
 from mcpfast.transports.web.identity import evidence_of, headers_of
@@ -183,11 +183,7 @@ class AdminCall:
             )
             self._callers.denied("identity", None, "admin", method, path, denied.message)
             raise denied
-        try:
-            async with asyncio.timeout(self._endpoint.limits.identify_s):
-                caller = await self._callers.find(evidence, via="admin")
-        except TimeoutError:
-            raise Unavailable("It could not be found out in time who is asking", retry_after_s=1.0) from None
+        caller = await self._callers.find_in_time(evidence, via="admin")
         if ADMIN_SCOPE not in caller.principal.scopes & caller.tenant.terms.scopes:
             missing = InsufficientScope([ADMIN_SCOPE])
             self._callers.denied("permission", caller, "admin", method, path, missing.message)

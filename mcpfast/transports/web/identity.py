@@ -16,9 +16,8 @@ import msgspec
 
 from mcpfast.errors import MCPError, RegistrationError
 from mcpfast.protocol import messages
-from mcpfast.server.tenants import TOO_LATE
 from mcpfast.tenancy.challenge import WELL_KNOWN, ProtectedResource, answer
-from mcpfast.tenancy.denied import Denied, Unavailable
+from mcpfast.tenancy.denied import Denied
 from mcpfast.tenancy.local import tls_names
 from mcpfast.tenancy.namespace import UnsafeName, check_tenant_id
 from mcpfast.tenancy.resolvers import Evidence, Peer
@@ -108,10 +107,7 @@ async def _wait(
     # Not within this Task: what is called next has a Task of its own.
     end = asyncio.get_running_loop().call_soon
     try:
-        async with asyncio.timeout(endpoint.limits.identify_s):
-            caller = await tenants.callers.find(evidence)
-    except TimeoutError:
-        end(deny, endpoint, exchange, head, Unavailable(TOO_LATE, retry_after_s=1.0), body)
+        caller = await tenants.callers.find_in_time(evidence)
     except Denied as denied:
         end(deny, endpoint, exchange, head, denied, body)
     except Exception as error:
