@@ -84,12 +84,18 @@ def tenants_http_legacy(setting: Setting) -> Measured:
 def over_http(setting: Setting, era: str) -> Measured:
     """Both are sent the same bytes: what the server without tenants does with a token is nothing."""
     shape = Shape(connections=CONNECTIONS, era=era, credentials=(registries.token(),))
-    with on_and_off() as ((ours, our_pid), (its, its_pid)):
-        return against(
-            setting,
-            lambda: drive(shape, ours, seconds=setting.seconds, pid=our_pid),
-            lambda: drive(shape, its, seconds=setting.seconds, pid=its_pid),
-        )
+    with on_and_off() as (ours, its):
+        return driven_against(setting, shape, ours, its)
+
+
+def driven_against(setting: Setting, shape: Shape, ours: tuple[str, int], its: tuple[str, int]) -> Measured:
+    """The same work for two servers, each an address and a pid."""
+    (our_address, our_pid), (its_address, its_pid) = ours, its
+    return against(
+        setting,
+        lambda: drive(shape, our_address, seconds=setting.seconds, pid=our_pid),
+        lambda: drive(shape, its_address, seconds=setting.seconds, pid=its_pid),
+    )
 
 
 @figure
@@ -129,15 +135,11 @@ def tenants_list(setting: Setting) -> Measured:
     """Both list the same thousand tools; the one with tenants has a hundred more, which it does not show."""
     credential = registries.token()
     shape = Shape(connections=8, era=MODERN, credentials=(credential,), lists="tools")
-    with heap_kept(), on_and_off(TOOLS) as ((ours, our_pid), (its, its_pid)):
-        filtered, whole = listed(ours, credential), listed(its, credential)
+    with heap_kept(), on_and_off(TOOLS) as (ours, its):
+        filtered, whole = listed(ours[0], credential), listed(its[0], credential)
         if filtered["tools"] != whole["tools"] or filtered["cacheScope"] != "private":
             raise RunFailed(f"not the same list, or not private: {len(filtered['tools'])} tools")
-        return against(
-            setting,
-            lambda: drive(shape, ours, seconds=setting.seconds, pid=our_pid),
-            lambda: drive(shape, its, seconds=setting.seconds, pid=its_pid),
-        )
+        return driven_against(setting, shape, ours, its)
 
 
 @contextmanager

@@ -409,7 +409,7 @@ class Context(Generic[LifespanT]):
         """Reads one of this server's own resources: its contents, each with `.content` (str or bytes). Raises ResourceNotFound."""
         from mcpfast.server.resources import ReadContents
 
-        return [ReadContents(one) for one in await self._dispatcher.read_own(self._request, str(uri))]
+        return [ReadContents(one) for one in await self._dispatcher.read_for(self._request, str(uri))]
 
     # ---------------------------------------------------------------- from a worker thread
 
